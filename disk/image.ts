@@ -1,0 +1,107 @@
+import type { Storage } from "./storage.ts";
+import type { Task } from "./task.ts";
+
+/** Where a range of the guest disk lives. `length` (bytes) is how far the same answer holds. */
+export type Extent = DataExtent | ZeroExtent | BackingExtent | PackedExtent;
+
+/** The bytes stand as they are at `offset` of `storage`; `writable`: they may be overwritten in place. */
+export interface DataExtent {
+  readonly kind: "data"; readonly length: number;
+  readonly storage: Storage; readonly offset: number; readonly writable: boolean;
+}
+
+/** Reads as zeros. `offset`: the host space it owns nevertheless (preallocated), for `map` listings. */
+export interface ZeroExtent { readonly kind: "zero"; readonly length: number; readonly offset?: number }
+
+/** Not in this image: the backing file answers, or zeros where there is none. */
+export interface BackingExtent { readonly kind: "backing"; readonly length: number }
+
+/** A part of a compressed cluster: unpack `packedLength` bytes at `offset` to `clusterSize` bytes, and skip `skip`. */
+export interface PackedExtent {
+  readonly kind: "packed"; readonly length: number;
+  readonly storage: Storage; readonly offset: number; readonly packedLength: number;
+  readonly clusterSize: number; readonly skip: number;
+  /** Fills `into` (`clusterSize` bytes) from `packed`, whose tail may be garbage. Synchronous. Throws `DiskError`. */
+  unpack(packed: Uint8Array, into: Uint8Array): void;
+}
+
+/** Host space reserved for the guest range `[guest, guest + length)`, not yet visible to `map`. */
+export interface Allocation {
+  readonly guest: number; readonly length: number;
+  readonly storage: Storage; readonly offset: number;
+}
+
+/** The backing file an image names: as written in the image, and the format it records, if any. */
+export interface BackingReference { readonly file: string; readonly format: string | undefined }
+
+/**
+ * One open image of some format. It does no guest data I/O: it only says where data is (`map`) and keeps the
+ * metadata. `map` is pure and synchronous; everything with several steps is a Task. The owner (a `Disk`) runs
+ * the changing tasks of one image one at a time; `load` may run beside them.
+ */
+export interface Image {
+  readonly format: string;
+  /** The file with the metadata; `close` closes it and every other file of the image. */
+  readonly storage: Storage;
+  readonly size: number;
+  readonly readOnly: boolean;
+  /** Bytes that one allocation covers at least; a power of two, at least 512. */
+  readonly blockSize: number;
+  readonly backing: BackingReference | undefined;
+  /** Which reads of data areas are under way; freed space is reused only after them. */
+  readonly reads: ReadFence;
+
+  /** Pure lookup in resident metadata; `undefined` when some of it has to be loaded first. `offset` < `size`. */
+  map(offset: number, length: number): Extent | undefined;
+  /** Makes the next `map(offset)` answer. */
+  load(offset: number): Task;
+
+  /**
+   * Reserves space for a write of whole blocks: `guest` and `length` are multiples of `blockSize`. May reserve
+   * less than asked, at least one block. Nothing is visible until `publish`; `abandon` gives the space back.
+   */
+  allocate(guest: number, length: number): Task<Allocation>;
+  /** Points the guest range at the allocation. Called only after its data was written. */
+  publish(allocation: Allocation): Task;
+  /** Gives back an allocation whose data could not be written. */
+  abandon(allocation: Allocation): Task;
+
+  /** Makes whole blocks read as zeros without writing them; `keep`: keep their space. `false`: cannot, write zeros instead. */
+  zero(guest: number, length: number, keep: boolean): Task<boolean>;
+  /** Drops whole blocks that nobody needs; they read as zeros or as before. */
+  discard(guest: number, length: number): Task;
+  /** Changes the guest disk's size, in bytes. Shrinking drops what is beyond. */
+  resize(size: number): Task;
+
+  /** Makes everything published durable, in an order that survives a crash at any step. */
+  flush(): Task;
+  /** `flush`, the marks of a clean shutdown, and the files closed. */
+  close(): Task;
+}
+
+/** Counts asynchronous reads under way, so that an image can tell when all reads that began before some moment have ended. */
+export class ReadFence {
+  #next = 0;
+  readonly #active = new Set<number>();
+
+  /** A read begins; give the ticket to `end`. */
+  begin(): number {
+    this.#active.add(this.#next);
+    return this.#next++;
+  }
+
+  end(ticket: number): void {
+    this.#active.delete(ticket);
+  }
+
+  /** A moment to ask `passed` about. */
+  now(): number {
+    return this.#next;
+  }
+
+  /** Whether every read that began before `moment` has ended. */
+  passed(moment: number): boolean {
+    const oldest = this.#active.values().next();
+    return oldest.done === true || oldest.value >= moment;
+  }
+}
