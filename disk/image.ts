@@ -29,6 +29,8 @@ export interface PackedExtent {
 export interface Allocation {
   readonly guest: number; readonly length: number;
   readonly storage: Storage; readonly offset: number;
+  /** Newly taken; `false`: space that the range owned already. */
+  readonly fresh: boolean;
 }
 
 /** The backing file an image names: as written in the image, and the format it records, if any. */
@@ -61,10 +63,10 @@ export interface Image {
    * less than asked, at least one block. Nothing is visible until `publish`; `abandon` gives the space back.
    */
   allocate(guest: number, length: number): Task<Allocation>;
-  /** Points the guest range at the allocation. Called only after its data was written. */
+  /** Points the guest range at the allocation. Called only after its data was written. A failure has changed nothing. */
   publish(allocation: Allocation): Task;
-  /** Gives back an allocation whose data could not be written. */
-  abandon(allocation: Allocation): Task;
+  /** Gives back an allocation whose data could not be written, or that could not be published. */
+  abandon(allocation: Allocation): void;
 
   /** Makes whole blocks read as zeros without writing them; `keep`: keep their space. `false`: cannot, write zeros instead. */
   zero(guest: number, length: number, keep: boolean): Task<boolean>;

@@ -93,3 +93,16 @@ export class TaskQueue {
     return result;
   }
 }
+
+/** Waits for something of ours that answers with a value, at once or later. */
+export function* call<T>(begin: () => T | Promise<T>): Task<T> {
+  let result: { readonly value: T } | undefined;
+  yield wait(() => {
+    const answer = begin();
+    if (answer instanceof Promise) return answer.then((value) => { result = { value }; });
+    result = { value: answer };
+    return;
+  });
+  if (result === undefined) throw new Error("a wait ended without its answer");
+  return result.value;
+}

@@ -1,0 +1,294 @@
+import { DiskError } from "./errors.ts";
+import type { Extent, Image, PackedExtent } from "./image.ts";
+import { UnpackedClusters } from "./metadata/unpacked.ts";
+import { ChangeOrder } from "./order.ts";
+import { all, type Pending, type Storage } from "./storage.ts";
+import { call, read, run, TaskQueue, wait, write, type Task } from "./task.ts";
+
+/** What backs a guest range: the extent, and how many images down the chain it was found (0: the top). */
+export interface Status { readonly extent: Extent; readonly depth: number }
+
+export interface DiskOptions {
+  /** Bound of the cache of unpacked clusters, in bytes. Default 16 MiB. */
+  readonly unpackedCache?: number;
+}
+
+const MIB = 2 ** 20;
+const ZEROS = new Uint8Array(MIB);
+
+/**
+ * A chain of images (top first) as one storage: the guest's disk. All guest data I/O of all formats happens here.
+ *
+ * Reads may overtake writes; a read sees every write that completed before it began. Overlapping changes complete
+ * in the order they were issued. `flush` makes every completed change durable. With synchronous storages below,
+ * no call ever answers with a promise.
+ */
+export class Disk implements Storage {
+  readonly #top: Image;
+  readonly #tasks = new TaskQueue();
+  readonly #order = new ChangeOrder();
+  readonly #unpacked: UnpackedClusters;
+  #closed = false;
+
+  constructor(readonly chain: readonly [Image, ...Image[]], options: DiskOptions = {}) {
+    this.#top = chain[0];
+    this.#unpacked = new UnpackedClusters(options.unpackedCache ?? 16 * MIB);
+  }
+
+  get name(): string { return this.#top.storage.name; }
+  get size(): number { return this.#top.size; }
+  get readOnly(): boolean { return this.#top.readOnly; }
+
+  read(offset: number, into: Uint8Array): Pending {
+    this.#open("read");
+    const started: Pending[] = [];
+    let done = 0;
+    try {
+      while (done < into.length) {
+        const here = offset + done;
+        const extent = this.#resolve(here, into.length - done);
+        if (extent === undefined) {
+          const loaded = run(this.#load(here));
+          if (!loaded) continue;
+          const rest = done;
+          started.push(loaded.then(() => this.read(offset + rest, into.subarray(rest))));
+          break;
+        }
+        const pending = this.#fetch(extent, into.subarray(done, done + extent.length));
+        if (pending) started.push(this.#fenced(pending));
+        done += extent.length;
+      }
+    } catch (error) {
+      return failedAfter(started, error);
+    }
+    return started.length === 0 ? undefined : all(started);
+  }
+
+  write(offset: number, from: Uint8Array): Pending {
+    this.#changeable(offset, from.length, "write");
+    return this.#order.run(offset, from.length, () => this.#write(offset, from));
+  }
+
+  zero(offset: number, length: number, keep = false): Pending {
+    this.#changeable(offset, length, "zero");
+    return this.#order.run(offset, length, () => run(this.#zero(offset, length, keep)));
+  }
+
+  discard(offset: number, length: number): Pending {
+    this.#changeable(offset, length, "discard");
+    const { first, last } = this.#wholeBlocks(offset, length);
+    if (first >= last) return;
+    return this.#order.run(offset, length, () => this.#tasks.run(() => this.#top.discard(first, last - first)));
+  }
+
+  flush(): Pending {
+    this.#open("flush");
+    if (this.readOnly) return;
+    return this.#tasks.run(() => this.#top.flush());
+  }
+
+  /** Changes the guest disk's size; what is new reads as zeros even where a backing file is longer. */
+  truncate(size: number): Pending {
+    this.#changeable(0, 0, "resize");
+    return run(this.#resize(size));
+  }
+
+  /** Waits for what is in flight, then closes every image of the chain. A second close does nothing. */
+  close(): Pending {
+    if (this.#closed) return;
+    this.#closed = true;
+    return run(this.#close());
+  }
+
+  /** What backs the range that starts at `offset`, and for how many bytes. For listings and copies; no data is read. */
+  *status(offset: number, length: number): Task<Status> {
+    for (const [depth, image] of this.chain.entries()) {
+      if (offset >= image.size) return { extent: { kind: "zero", length }, depth };
+      const extent = yield* lookUp(image, offset, Math.min(length, image.size - offset));
+      if (extent.kind !== "backing") return { extent, depth };
+      length = extent.length;
+    }
+    return { extent: { kind: "backing", length }, depth: this.chain.length };
+  }
+
+  /** Follows `backing` extents down the chain. No I/O; `undefined`: a table has to be loaded first. */
+  #resolve(offset: number, length: number): Extent | undefined {
+    for (const image of this.chain) {
+      if (offset >= image.size) break;
+      const extent = image.map(offset, Math.min(length, image.size - offset));
+      if (extent?.kind !== "backing") return extent;
+      length = extent.length;
+    }
+    return { kind: "zero", length };
+  }
+
+  *#load(offset: number): Task {
+    for (const image of this.chain) {
+      if (offset >= image.size) return;
+      const extent = yield* lookUp(image, offset, 1);
+      if (extent.kind !== "backing") return;
+    }
+  }
+
+  #fetch(extent: Extent, into: Uint8Array): Pending {
+    switch (extent.kind) {
+      case "data": return extent.storage.read(extent.offset, into);
+      case "packed": return this.#unpack(extent, into);
+      default: into.fill(0);
+    }
+  }
+
+  #unpack(extent: PackedExtent, into: Uint8Array): Pending {
+    const cluster = this.#unpacked.get(extent.storage, extent.offset);
+    if (cluster === undefined) return run(this.#unpackNow(extent, into));
+    into.set(cluster.subarray(extent.skip, extent.skip + into.length));
+  }
+
+  *#unpackNow(extent: PackedExtent, into: Uint8Array): Task {
+    const packed = new Uint8Array(extent.packedLength);
+    yield read(extent.storage, extent.offset, packed);
+    if (into.length === extent.clusterSize) return extent.unpack(packed, into);
+    const cluster = new Uint8Array(extent.clusterSize);
+    extent.unpack(packed, cluster);
+    this.#unpacked.put(extent.storage, extent.offset, cluster);
+    into.set(cluster.subarray(extent.skip, extent.skip + into.length));
+  }
+
+  /** Space that this read may still be looking at is not reused before it ends. */
+  #fenced(pending: Promise<void>): Promise<void> {
+    const reads = this.#top.reads;
+    const ticket = reads.begin();
+    return pending.finally(() => { reads.end(ticket); });
+  }
+
+  #write(offset: number, from: Uint8Array): Pending {
+    const started: Pending[] = [];
+    let done = 0;
+    try {
+      while (done < from.length) {
+        const at = offset + done, rest = from.subarray(done);
+        const extent = this.#top.map(at, rest.length);
+        if (extent?.kind === "data" && extent.writable) {
+          const pending = extent.storage.write(extent.offset, rest.subarray(0, extent.length));
+          if (pending) started.push(pending);
+          done += extent.length;
+          continue;
+        }
+        const written = this.#tasks.run(() => this.#writeNew(at, rest));
+        if (written instanceof Promise) {
+          started.push(written.then((length) => this.#write(at + length, rest.subarray(length))));
+          break;
+        }
+        done += written;
+      }
+    } catch (error) {
+      return failedAfter(started, error);
+    }
+    return started.length === 0 ? undefined : all(started);
+  }
+
+  /** allocate -> write data -> publish. Answers how many bytes are written; 0: someone allocated them meanwhile. */
+  *#writeNew(offset: number, from: Uint8Array): Task<number> {
+    const top = this.#top, block = top.blockSize, skip = offset % block;
+    const extent = yield* lookUp(top, offset, from.length);
+    if (extent.kind === "data" && extent.writable) return 0;
+    const whole = skip === 0 ? from.length - (from.length % block) : 0;
+    const space = yield* top.allocate(offset - skip, Math.max(whole, block));
+    try {
+      const length = Math.min(from.length, space.length - skip);
+      const bytes = length === space.length ? from.subarray(0, length) : yield* this.#copiedUp(space.guest, space.length, skip, from.subarray(0, length));
+      yield write(space.storage, space.offset, bytes);
+      yield* top.publish(space);
+      return length;
+    } catch (error) {
+      top.abandon(space);
+      throw error;
+    }
+  }
+
+  /** Copy on write: `length` bytes from `guest` as they are now, with `from` laid over them at `skip`. */
+  *#copiedUp(guest: number, length: number, skip: number, from: Uint8Array): Task<Uint8Array> {
+    const bytes = new Uint8Array(length), end = skip + from.length;
+    if (skip > 0) yield read(this, guest, bytes.subarray(0, skip));
+    if (end < length) yield read(this, guest + end, bytes.subarray(end));
+    bytes.set(from, skip);
+    return bytes;
+  }
+
+  *#zero(offset: number, length: number, keep: boolean): Task {
+    const { first, last } = this.#wholeBlocks(offset, length), end = offset + length;
+    if (first >= last) return yield* this.#writeZeros(offset, length);
+    yield* this.#writeZeros(offset, first - offset);
+    const done = yield* call(() => this.#tasks.run(() => this.#top.zero(first, last - first, keep)));
+    if (!done) yield* this.#writeZeros(first, Math.min(last, end) - first);
+    if (last < end) yield* this.#writeZeros(last, end - last);
+  }
+
+  /** Zeros as plain data, but only where the range does not read as zeros already. */
+  *#writeZeros(offset: number, length: number): Task {
+    const end = offset + length;
+    while (offset < end) {
+      const { extent } = yield* this.status(offset, Math.min(end - offset, MIB));
+      const reads = extent.kind === "zero" || extent.kind === "backing";
+      if (!reads) yield wait(() => this.#write(offset, ZEROS.subarray(0, extent.length)));
+      offset += extent.length;
+    }
+  }
+
+  *#resize(size: number): Task {
+    yield wait(() => this.#order.idle());
+    const old = this.size, block = this.#top.blockSize, below = this.chain[1]?.size ?? 0;
+    yield* call(() => this.#tasks.run(() => this.#top.resize(size)));
+    // What stood behind the old end, in its last block or in a longer backing file, was never the guest's.
+    if (size > old) yield* this.#writeZeros(old, Math.min(size, Math.ceil(old / block) * block) - old);
+    if (size > old && below > old) yield* this.#zero(old, Math.min(size, below) - old, false);
+  }
+
+  *#close(): Task {
+    yield wait(() => this.#order.idle());
+    const failures: unknown[] = [];
+    for (const image of this.chain) {
+      try {
+        yield* call(() => this.#tasks.run(() => image.close()));
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    this.#unpacked.clear();
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** The whole blocks inside the range; the disk's last block counts as whole when the range reaches the disk's end. */
+  #wholeBlocks(offset: number, length: number): { first: number; last: number } {
+    const block = this.#top.blockSize, end = offset + length;
+    return { first: Math.ceil(offset / block) * block, last: (end === this.size ? Math.ceil(end / block) : Math.floor(end / block)) * block };
+  }
+
+  #open(operation: string): void {
+    if (this.#closed) throw new DiskError("invalid-argument", `${operation} after close`, { path: this.name, operation });
+  }
+
+  #changeable(offset: number, length: number, operation: string): void {
+    this.#open(operation);
+    const context = { path: this.name, offset, operation };
+    if (this.readOnly) throw new DiskError("read-only", `cannot ${operation}: the disk is open read-only; put an overlay on it or open it for writing`, context);
+    if (!(Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      throw new DiskError("out-of-bounds", `cannot ${operation} ${length} bytes: the disk has ${this.size}`, context);
+    }
+  }
+}
+
+/** Fails with `error`, but not before what was started is done with the caller's buffer. */
+function failedAfter(started: readonly Pending[], error: unknown): Pending {
+  if (started.length === 0) throw error;
+  return all([Promise.reject(error), ...started]);
+}
+
+/** `image.map`, loading what it needs. */
+function* lookUp(image: Image, offset: number, length: number): Task<Extent> {
+  for (;;) {
+    const extent = image.map(offset, length);
+    if (extent !== undefined) return extent;
+    yield* image.load(offset);
+  }
+}

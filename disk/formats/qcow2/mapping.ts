@@ -1,0 +1,161 @@
+import { DiskError, hex } from "../../errors.ts";
+import type { Extent } from "../../image.ts";
+import { Table, TableCache } from "../../metadata/table.ts";
+import type { Storage } from "../../storage.ts";
+import { flush, read, type Task } from "../../task.ts";
+import type { Qcow2Header } from "./header.ts";
+import { decode, encode, ENTRY_SIZE, high, hostOffset, isCompressed, isCopied, isZero, low, packedPlace, referenced } from "./l2-entry.ts";
+import type { Refcounts } from "./refcounts.ts";
+
+/** A guest cluster's place: its L2 table and its entry there. */
+export interface Place { readonly l1Index: number; readonly index: number }
+
+export type Unpack = (packed: Uint8Array, into: Uint8Array) => void;
+
+/** The L1 table and the resident L2 tables: from guest offset to extent. docs/interop/qcow2.rst, "Cluster mapping". */
+export class Mapping {
+  readonly clusterSize: number;
+  /** L2 entries a table. */
+  readonly perTable: number;
+  readonly #l2: TableCache;
+
+  private constructor(
+    readonly file: Storage, readonly header: Qcow2Header, public l1: Table,
+    readonly refcounts: Refcounts | undefined, readonly unpack: Unpack, cacheBytes: number,
+  ) {
+    this.clusterSize = header.clusterSize;
+    this.perTable = header.clusterSize / ENTRY_SIZE;
+    this.#l2 = new TableCache(file, header.clusterSize, cacheBytes);
+  }
+
+  /** Without `refcounts` it is for reading only. */
+  static *open(file: Storage, header: Qcow2Header, refcounts: Refcounts | undefined, unpack: Unpack, cacheBytes: number): Task<Mapping> {
+    const l1 = new Table(header.l1Offset, new Uint8Array(header.l1Size * ENTRY_SIZE));
+    if (header.l1Size > 0 && header.l1Offset >= file.size) throw corrupt(file, "the file is truncated: it ends before its L1 table", header.l1Offset);
+    yield read(file, l1.at, l1.bytes);
+    return new Mapping(file, header, l1, refcounts, unpack, cacheBytes);
+  }
+
+  place(offset: number): Place {
+    const cluster = Math.floor(offset / this.clusterSize), index = cluster % this.perTable;
+    return { l1Index: (cluster - index) / this.perTable, index };
+  }
+
+  /** `Image.map`. */
+  map(offset: number, length: number): Extent | undefined {
+    const size = this.clusterSize, skip = offset % size, cluster = (offset - skip) / size;
+    const index = cluster % this.perTable, l1Index = (cluster - index) / this.perTable;
+    length = Math.min(length, (this.perTable - index) * size - skip);
+    const table = this.#l2.get(l1Index);
+    if (table === undefined) return this.tableAt(l1Index) === 0 ? { kind: "backing", length } : undefined;
+    const hi = high(table, index), lo = low(table, index);
+    if (isCompressed(hi)) return this.#packed(hi, lo, skip, Math.min(length, size - skip));
+    const host = hostOffset(hi, lo);
+    if (host % size !== 0) throw corrupt(this.file, `the L2 entry of guest cluster ${cluster} points at ${hex(host)}, which is no cluster`, table.at + index * ENTRY_SIZE);
+    length = this.#run(table, index, hi, lo, length, size - skip);
+    if (isZero(lo)) return this.#zero(host, skip, length);
+    if (host === 0) return { kind: "backing", length };
+    if (host >= this.file.size) throw corrupt(this.file, `the file is truncated: guest cluster ${cluster} should stand at ${hex(host)}, but the file has ${this.file.size} bytes`, host);
+    // What lies wholly behind the end of the file is no part of this answer: asked for, it is the error above.
+    const present = Math.ceil(this.file.size / size) * size - host - skip;
+    if (length > present) length = present;
+    return { kind: "data", length, storage: this.file, offset: host + skip, writable: isCopied(hi) && this.refcounts !== undefined };
+  }
+
+  #zero(host: number, skip: number, length: number): Extent {
+    if (this.header.version < 3) throw corrupt(this.file, "a zero flag, which version 2 does not have", 0);
+    return host === 0 ? { kind: "zero", length } : { kind: "zero", length, offset: host + skip };
+  }
+
+  /** How far entries after `index` go on as the first one began, in bytes of at most `length`; `done`: what the first gives. */
+  #run(table: Table, index: number, hi: number, lo: number, length: number, done: number): number {
+    const step = hostOffset(hi, lo) === 0 ? 0 : this.clusterSize;
+    for (let next = index + 1; done < length; next++, done += this.clusterSize) {
+      lo += step;
+      if (lo >= 2 ** 32) { lo -= 2 ** 32; hi++; }
+      if (low(table, next) !== lo || high(table, next) !== hi) return done;
+    }
+    return length;
+  }
+
+  #packed(hi: number, lo: number, skip: number, length: number): Extent {
+    const { host, packedLength } = packedPlace(hi, lo, this.header.clusterBits);
+    if (host >= this.file.size) throw corrupt(this.file, "compressed data should stand behind the end of the file: it is truncated", host);
+    return { kind: "packed", length, storage: this.file, offset: host, packedLength, clusterSize: this.clusterSize, skip, unpack: this.unpack };
+  }
+
+  /** Makes the table of `l1Index` resident. Answers it, or `undefined` where there is none. */
+  *load(l1Index: number): Task<Table | undefined> {
+    const resident = this.#l2.get(l1Index);
+    if (resident !== undefined) return resident;
+    const at = this.tableAt(l1Index);
+    if (at === 0) return undefined;
+    if (at >= this.file.size) throw corrupt(this.file, `the file is truncated: it ends before an L2 table`, at);
+    return yield* this.#l2.load(l1Index, at, (table) => { this.#check(table); });
+  }
+
+  /** The table of `l1Index`, ours alone, made or copied if need be. The caller may change it until its next yield. */
+  *writable(l1Index: number, refcounts: Refcounts, free: (clusters: number[]) => void): Task<Table> {
+    const old = this.tableAt(l1Index);
+    let table = yield* this.load(l1Index);
+    if (table === undefined || !isCopied(high(this.l1, l1Index))) {
+      const at = (yield* refcounts.allocate(1)).cluster * this.clusterSize;
+      if (table === undefined) table = this.#l2.create(l1Index, at);
+      else {
+        // Shared with a snapshot: its entries go on in a table of our own.
+        table.at = at;
+        table.touch();
+        free([old / this.clusterSize]);
+      }
+      encode(this.l1, l1Index, at);
+    }
+    this.#l2.modify(l1Index, table);
+    return table;
+  }
+
+  /** Whether so much is dirty that the owner must flush before it changes more. */
+  get full(): boolean {
+    return this.#l2.full;
+  }
+
+  /** Whether anything has to be written back. */
+  get dirty(): boolean {
+    return this.#l2.dirty || this.l1.dirty;
+  }
+
+  /** L2 tables, then the L1 that points at them, each durable before the next. */
+  *writeBack(): Task {
+    if (this.#l2.dirty) {
+      yield* this.#l2.writeBack();
+      yield flush(this.file, "L2 tables before the L1 that points at them");
+      this.#l2.clean();
+    }
+    if (!this.l1.dirty) return;
+    yield* this.l1.writeBack(this.file);
+    yield flush(this.file, "L1 before what it no longer points at is reused");
+    this.l1.clean();
+  }
+
+  /** The host offset of an L2 table; 0: none. */
+  tableAt(l1Index: number): number {
+    const at = hostOffset(high(this.l1, l1Index), low(this.l1, l1Index));
+    if (at % this.clusterSize !== 0) throw corrupt(this.file, `L1 entry ${l1Index} points at ${hex(at)}, which is no cluster`, this.l1.at + l1Index * ENTRY_SIZE);
+    return at;
+  }
+
+  /** A guest's write must never reach metadata, whatever an entry says. */
+  #check(table: Table): void {
+    if (this.refcounts === undefined) return;
+    for (let index = 0; index < this.perTable; index++) {
+      if (high(table, index) === 0 && low(table, index) === 0) continue;
+      for (const cluster of referenced(decode(table, index, this.header.clusterBits), this.clusterSize)) {
+        if (!this.refcounts.isMetadata(cluster)) continue;
+        throw corrupt(this.file, `an L2 entry points at cluster ${cluster}, which holds metadata; run check -r all`, table.at + index * ENTRY_SIZE);
+      }
+    }
+  }
+}
+
+export function corrupt(file: Storage, what: string, offset: number): DiskError {
+  return new DiskError("corrupt", what, { path: file.name, offset, format: "qcow2" });
+}

@@ -1,0 +1,50 @@
+import { setU64 } from "../../bytes/struct.ts";
+import { DiskError } from "../../errors.ts";
+import { Table } from "../../metadata/table.ts";
+import type { Storage } from "../../storage.ts";
+import { flush, write, type Task } from "../../task.ts";
+import { HeaderFields, LIMITS, type Qcow2Header } from "./header.ts";
+import { ENTRY_SIZE } from "./l2-entry.ts";
+import type { Mapping } from "./mapping.ts";
+import type { Refcounts } from "./refcounts.ts";
+
+/** Sets the guest size in the header, after giving the L1 table room for it. Everything else is durable already. */
+export function* resize(file: Storage, header: Qcow2Header, mapping: Mapping, refcounts: Refcounts, size: number): Task {
+  const refuse = (what: string): never => { throw new DiskError("unsupported", what, { path: file.name, format: "qcow2", operation: "resize" }); };
+  if (size % 512 !== 0) refuse(`the size ${size} is not a multiple of 512`);
+  if (header.snapshotCount > 0 && header.version < 3) refuse("a version 2 image with snapshots cannot be resized, since it does not record their sizes; delete them first");
+  if (header.bitmapCount > 0) refuse("an image with persistent bitmaps cannot be resized yet; remove them with qemu-img bitmap --remove");
+  const entries = Math.ceil(size / (mapping.clusterSize * mapping.perTable));
+  if (entries * ENTRY_SIZE > LIMITS.l1Bytes) refuse(`${size} bytes need an L1 table over QEMU's bound of 32 MiB; use larger clusters`);
+  if (entries * ENTRY_SIZE > mapping.l1.bytes.length) yield* growL1(file, mapping, refcounts, entries);
+  const bytes = new Uint8Array(8);
+  setU64(new DataView(bytes.buffer), 0, size);
+  yield write(file, HeaderFields.offsetOf("size"), bytes);
+  yield flush(file, "the new size");
+}
+
+/** A larger L1 elsewhere: its contents, then the header, and only then the old one is given back. */
+function* growL1(file: Storage, mapping: Mapping, refcounts: Refcounts, entries: number): Task {
+  const old = mapping.l1, clusters = Math.ceil((entries * ENTRY_SIZE) / mapping.clusterSize);
+  const first = yield* refcounts.allocateRun(clusters);
+  const table = new Table(first * mapping.clusterSize, new Uint8Array(entries * ENTRY_SIZE));
+  table.bytes.set(old.bytes);
+  yield* refcounts.writeBack();
+  yield write(file, table.at, padded(table.bytes, clusters * mapping.clusterSize));
+  yield flush(file, "grown L1 before the header that points at it");
+  const bytes = new Uint8Array(12), view = new DataView(bytes.buffer);
+  view.setUint32(0, entries);
+  setU64(view, 4, table.at);
+  yield write(file, HeaderFields.offsetOf("l1Size"), bytes);
+  yield flush(file, "header points at the grown L1 before the old one is reused");
+  mapping.l1 = table;
+  const oldClusters = Math.ceil(old.bytes.length / mapping.clusterSize);
+  yield* refcounts.release(Array.from({ length: oldClusters }, (_, i) => old.at / mapping.clusterSize + i));
+  yield* refcounts.writeBack();
+}
+
+function padded(bytes: Uint8Array, length: number): Uint8Array {
+  const into = new Uint8Array(length);
+  into.set(bytes);
+  return into;
+}

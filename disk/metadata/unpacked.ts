@@ -1,0 +1,38 @@
+import type { Storage } from "../storage.ts";
+
+/** The last unpacked clusters, bounded in bytes; the oldest goes first. Keyed by where the packed bytes stand. */
+export class UnpackedClusters {
+  readonly #of = new Map<Storage, Map<number, Uint8Array>>();
+  #bytes = 0;
+
+  constructor(readonly limit: number) {}
+
+  get(storage: Storage, offset: number): Uint8Array | undefined {
+    return this.#of.get(storage)?.get(offset);
+  }
+
+  /** `cluster` becomes the cache's own. */
+  put(storage: Storage, offset: number, cluster: Uint8Array): void {
+    const clusters = this.#of.get(storage) ?? new Map<number, Uint8Array>();
+    this.#of.set(storage, clusters);
+    this.#remove(clusters, offset);
+    clusters.set(offset, cluster);
+    this.#bytes += cluster.length;
+    for (const victims of [clusters, ...this.#of.values()]) {
+      for (const oldest of victims.keys()) {
+        if (this.#bytes <= this.limit) return;
+        this.#remove(victims, oldest);
+      }
+    }
+  }
+
+  clear(): void {
+    this.#of.clear();
+    this.#bytes = 0;
+  }
+
+  #remove(clusters: Map<number, Uint8Array>, offset: number): void {
+    this.#bytes -= clusters.get(offset)?.length ?? 0;
+    clusters.delete(offset);
+  }
+}
