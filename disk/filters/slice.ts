@@ -1,0 +1,47 @@
+import { DiskError } from "../errors.ts";
+import type { Pending, Storage } from "../storage.ts";
+import { Filter } from "./filter.ts";
+
+/** A window of fixed size into another storage: one partition, one extent. Nothing outside is ever read or changed. */
+export class SliceStorage extends Filter {
+  /** `length` bytes from `start`; they need not exist in `inner` yet, and then read as zero. */
+  constructor(inner: Storage, readonly start: number, readonly length: number) {
+    super(inner);
+    if (!(Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 && length >= 0 && Number.isSafeInteger(start + length))) {
+      throw new DiskError("invalid-argument", `there is no window of ${length} bytes at ${start}`, { path: inner.name });
+    }
+  }
+
+  override get size(): number {
+    return this.length;
+  }
+
+  override read(offset: number, into: Uint8Array): Pending {
+    const inside = this.#clip(offset, into.length);
+    if (inside === into.length) return super.read(this.start + offset, into);
+    into.fill(0, inside);
+    return inside > 0 ? super.read(this.start + offset, into.subarray(0, inside)) : undefined;
+  }
+
+  override write(offset: number, from: Uint8Array): Pending {
+    if (this.#clip(offset, from.length) < from.length) throw new DiskError("out-of-bounds", `reaches beyond the ${this.length} bytes there are`, { path: this.name, offset, operation: "write" });
+    return super.write(this.start + offset, from);
+  }
+
+  override zero(offset: number, length: number, keep?: boolean): Pending {
+    return super.zero(this.start + offset, this.#clip(offset, length), keep);
+  }
+
+  override discard(offset: number, length: number): Pending {
+    return super.discard(this.start + offset, this.#clip(offset, length));
+  }
+
+  override truncate(size: number): Pending {
+    if (size !== this.length) throw new DiskError("unsupported", "a window into another file has a fixed size", { path: this.name, operation: "truncate" });
+  }
+
+  /** How many of `length` bytes at `offset` lie inside. */
+  #clip(offset: number, length: number): number {
+    return Math.max(0, Math.min(length, this.length - offset));
+  }
+}
