@@ -51,6 +51,7 @@ choose() { if [ ! -e "$root$1" ] && [ -e "$root/usr/bin/$2" ]; then ln -s "$2" "
 
 configure() {
   local file applet
+  mkdir -p "$root"/{mnt,media,opt,srv} "$root"/usr/local/{bin,sbin,lib,share,src}
   give /etc/passwd /usr/share/base-passwd/passwd.master
   give /etc/group /usr/share/base-passwd/group.master
   for file in nsswitch.conf profile motd; do
@@ -74,6 +75,8 @@ configure() {
   printf '/dev/root / ext4 rw,noatime 0 1\n' >"$root/etc/fstab"
   ln -sf ../proc/self/mounts "$root/etc/mtab"
   cp "$GUESTS/debian/inittab" "$root/etc/inittab"
+  # Bracketed paste would put control codes around each prompt.
+  printf 'set enable-bracketed-paste off\n' >"$root/etc/inputrc"
   cat "$GUESTS/debian/profile" >>"$root/etc/profile"
   install -m 755 "$GUESTS/debian/rc.boot" "$root/etc/rc.boot"
   install -D -m 644 "$GUESTS/debian/dpkg.cfg" "$root/etc/dpkg/dpkg.cfg.d/no-documentation"

@@ -4,6 +4,7 @@
 bb=/bin/busybox
 [ -d /proc/self ] || $bb mount -t proc proc /proc
 [ -d /sys/class ] || $bb mount -t sysfs sys /sys
+echo 4 >/proc/sys/kernel/printk # errors show on the console from here on
 $bb mount -o remount,noatime /
 $bb mkdir -p /dev/pts /dev/shm
 $bb mount -t devpts devpts /dev/pts

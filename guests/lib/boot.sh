@@ -13,7 +13,8 @@ MODULE_DIRS=(block crypto lib drivers/ata drivers/block drivers/scsi drivers/vir
 # on each other: all of them or none.)
 SKIPPED_INITCALLS=crypto_kdf108_init,load_system_certificate_list,slab_sysfs_init,digsig_init,init_encrypted
 SKIPPED_INITCALLS+=,tracer_init_tracefs,init_kprobe_trace,init_blk_tracer
-COMMON_FLAGS="rw console=tty0 console=ttyS0 quiet nokaslr mitigations=off tsc=reliable random.trust_cpu=on"
+# loglevel: without ACPI tables Debian's kernel complains a little; rc.boot turns error messages on when it is up.
+COMMON_FLAGS="rw console=tty0 console=ttyS0 quiet loglevel=3 nokaslr mitigations=off tsc=reliable random.trust_cpu=on"
 
 export BOOT_KERNEL BOOT_INITRD BOOT_CMDLINE
 # boot_payload KERNEL: sets BOOT_KERNEL, BOOT_INITRD (empty: none) and BOOT_CMDLINE for own, lz4 or stock.

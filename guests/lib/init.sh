@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # /init of the guests' initial RAM disk: loads the driver of the bus that the root disk is on, and hands over to it.
 # initrd.mjs puts in place of each @module that module and all it depends on.
 bb=/bin/busybox
