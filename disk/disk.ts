@@ -134,7 +134,8 @@ export class Disk implements Storage {
     switch (extent.kind) {
       case "data": return extent.storage.read(extent.offset, into);
       case "packed": return this.#unpack(extent, into);
-      default: into.fill(0);
+      case "zero":
+      case "backing": into.fill(0);
     }
   }
 

@@ -4,7 +4,7 @@ import type { Pending, Storage } from "./storage.ts";
 export type Step =
   | { readonly op: "read"; readonly on: Storage; readonly offset: number; readonly bytes: Uint8Array }
   | { readonly op: "write"; readonly on: Storage; readonly offset: number; readonly bytes: Uint8Array }
-  | { readonly op: "zero"; readonly on: Storage; readonly offset: number; readonly length: number }
+  | { readonly op: "zero"; readonly on: Storage; readonly offset: number; readonly length: number; readonly keep: boolean }
   | { readonly op: "discard"; readonly on: Storage; readonly offset: number; readonly length: number }
   | { readonly op: "truncate"; readonly on: Storage; readonly size: number }
   | { readonly op: "flush"; readonly on: Storage; readonly barrier: string }
@@ -19,7 +19,7 @@ export type Task<T = void> = Generator<Step, T, void>;
 
 export const read = (on: Storage, offset: number, bytes: Uint8Array): Step => ({ op: "read", on, offset, bytes });
 export const write = (on: Storage, offset: number, bytes: Uint8Array): Step => ({ op: "write", on, offset, bytes });
-export const zero = (on: Storage, offset: number, length: number): Step => ({ op: "zero", on, offset, length });
+export const zero = (on: Storage, offset: number, length: number, keep = false): Step => ({ op: "zero", on, offset, length, keep });
 export const discard = (on: Storage, offset: number, length: number): Step => ({ op: "discard", on, offset, length });
 export const truncate = (on: Storage, size: number): Step => ({ op: "truncate", on, size });
 /** `barrier` says what must not reach the storage before what: the crash tests remove each barrier by its name. */
@@ -32,7 +32,7 @@ function start(step: Step): Pending {
   switch (step.op) {
     case "read": return step.on.read(step.offset, step.bytes);
     case "write": return step.on.write(step.offset, step.bytes);
-    case "zero": return step.on.zero(step.offset, step.length);
+    case "zero": return step.on.zero(step.offset, step.length, step.keep);
     case "discard": return step.on.discard(step.offset, step.length);
     case "truncate": return step.on.truncate(step.size);
     case "flush": return step.on.flush(step.barrier);

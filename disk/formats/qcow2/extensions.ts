@@ -44,7 +44,8 @@ export function readExtensions(head: Uint8Array, from: number, path: string): Ex
 
 function featureNames(data: Uint8Array | undefined): Map<string, string> {
   const names = new Map<string, string>();
-  for (let at = 0; data !== undefined && at + FeatureName.size <= data.length; at += FeatureName.size) {
+  if (data === undefined) return names;
+  for (let at = 0; at + FeatureName.size <= data.length; at += FeatureName.size) {
     const { type, bit, name } = FeatureName.parse(data, at);
     const end = name.indexOf(0);
     // A name only ever ends up in a message: bytes outside printable ASCII become "?".

@@ -1,0 +1,20 @@
+import type { Image } from "../image.ts";
+import type { Storage } from "../storage.ts";
+import type { Task } from "../task.ts";
+
+export interface ImageOptions {
+  /** Opened for reading only; nothing is written, not even a repair. */
+  readonly readOnly: boolean;
+  /** Bound of the image's resident metadata, in bytes. */
+  readonly tableCache: number;
+}
+
+/** One image format: a folder under formats/ and a line in the registry. */
+export interface Format {
+  /** QEMU's name for it. */
+  readonly name: string;
+  /** Whether `head`, the first bytes of a file (up to 4 KiB), is of this format. Raw never says so: it is what is left. */
+  probe(head: Uint8Array): boolean;
+  /** Opens one image, not its backing file. The image owns `storage` from then on; on a failure the caller keeps it. */
+  open(storage: Storage, options: ImageOptions): Task<Image>;
+}

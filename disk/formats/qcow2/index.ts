@@ -1,0 +1,64 @@
+import { setU64 } from "../../bytes/struct.ts";
+import { inflate } from "../../codecs/inflate.ts";
+import { unzstd, zstdReady } from "../../codecs/zstd.ts";
+import { DiskError } from "../../errors.ts";
+import type { Image } from "../../image.ts";
+import type { Storage } from "../../storage.ts";
+import { flush, wait, write, type Task } from "../../task.ts";
+import type { Format, ImageOptions } from "../format.ts";
+import { repairDirty } from "./check.ts";
+import { INCOMPATIBLE, refuseUnsupported } from "./features.ts";
+import { HeaderFields3, MAGIC, readHeader, V2_LENGTH, type Qcow2Header } from "./header.ts";
+import { Qcow2Image } from "./image.ts";
+import { Mapping } from "./mapping.ts";
+import { Refcounts } from "./refcounts.ts";
+
+export const qcow2: Format = {
+  name: "qcow2",
+  probe: (head) => head.length >= 8 && new DataView(head.buffer, head.byteOffset).getUint32(0) === MAGIC && new DataView(head.buffer, head.byteOffset).getUint32(4) >= 2,
+  open,
+};
+
+function* open(file: Storage, { readOnly, tableCache }: ImageOptions): Task<Image> {
+  let header = yield* readHeader(file);
+  refuseUnsupported(header, file.name, !readOnly);
+  if (!readOnly) header = yield* prepareForWriting(file, header);
+  if (header.compressionType === "zstd") yield wait(zstdReady);
+  const refcounts = readOnly ? undefined : yield* Refcounts.open(file, header, tableCache / 4);
+  const mapping = yield* Mapping.open(file, header, refcounts, header.compressionType === "zstd" ? unzstd : inflate, readOnly ? tableCache : (tableCache * 3) / 4);
+  refcounts?.protect(metadataClusters(header, mapping));
+  return new Qcow2Image(file, header, mapping, refcounts);
+}
+
+/** What a writer owes the image before its first write. */
+function* prepareForWriting(file: Storage, header: Qcow2Header): Task<Qcow2Header> {
+  if ((header.incompatible & INCOMPATIBLE.corrupt) !== 0n) {
+    throw new DiskError("corrupt", "the image is marked corrupt and can only be read; repair it with check -r all", { path: file.name, format: "qcow2" });
+  }
+  if ((header.incompatible & INCOMPATIBLE.dirty) !== 0n) {
+    yield* repairDirty(file);
+    header = yield* readHeader(file);
+  }
+  if (header.autoclear !== 0n) {
+    // We keep none of the features that an autoclear bit vouches for up to date.
+    const bytes = new Uint8Array(8);
+    setU64(new DataView(bytes.buffer), 0, 0);
+    yield write(file, V2_LENGTH + HeaderFields3.offsetOf("autoclear"), bytes);
+    yield flush(file, "autoclear bits cleared before the first write");
+  }
+  return header;
+}
+
+/** Clusters that the guest's data must never reach; the refcounts know their own. */
+function* metadataClusters(header: Qcow2Header, mapping: Mapping): Iterable<number> {
+  const area = function* (offset: number, bytes: number): Iterable<number> {
+    for (let at = 0; at < bytes; at += header.clusterSize) yield (offset + at) / header.clusterSize;
+  };
+  yield 0;
+  yield* area(header.l1Offset, header.l1Size * 8);
+  yield* area(header.snapshotsOffset, header.snapshotCount * 40);
+  for (let index = 0; index < header.l1Size; index++) {
+    const at = mapping.tableAt(index);
+    if (at !== 0) yield at / header.clusterSize;
+  }
+}

@@ -1,0 +1,18 @@
+import { DiskError } from "../errors.ts";
+import type { Format } from "./format.ts";
+import { qcow2 } from "./qcow2/index.ts";
+import { raw } from "./raw/index.ts";
+
+/** Every format, in the order of probing; raw is what nothing else claims. */
+export const FORMATS: readonly Format[] = [qcow2, raw];
+
+export function formatNamed(name: string): Format {
+  const format = FORMATS.find((one) => one.name === name);
+  if (format === undefined) throw new DiskError("unsupported", `unknown format '${name}'; known are ${FORMATS.map((one) => one.name).join(", ")}`, { format: name });
+  return format;
+}
+
+/** The format whose magic `head` (the first bytes of a file) bears; raw if none. */
+export function probe(head: Uint8Array): Format {
+  return FORMATS.find((format) => format.probe(head)) ?? raw;
+}

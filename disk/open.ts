@@ -1,0 +1,112 @@
+import { Disk, type DiskOptions } from "./disk.ts";
+import { DiskError } from "./errors.ts";
+import type { Format } from "./formats/format.ts";
+import { formatNamed, probe } from "./formats/registry.ts";
+import type { Image } from "./image.ts";
+import type { Storage } from "./storage.ts";
+import { call, close, read, run, type Task } from "./task.ts";
+
+/**
+ * Opens the files that images name. The caller decides what a name may reach: an image may be hostile, and this is
+ * its only way to anything outside itself.
+ */
+export interface Gate {
+  /**
+   * Opens `name` for reading, as the image in `from` names it: relative names are relative to `from.name`.
+   * Refuses with a `DiskError` that says what to do. The caller closes what it gets.
+   */
+  open(name: string, from: Storage): Storage | Promise<Storage>;
+}
+
+/** For images that stand alone: every name is refused. */
+export const NO_GATE: Gate = {
+  open(name, from) {
+    throw new DiskError("not-found", `the image needs its backing file '${name}', and was opened without leave to open others`, { path: from.name });
+  },
+};
+
+export interface OpenOptions extends DiskOptions {
+  /** How files that the image names are opened. Default: not at all. */
+  readonly gate?: Gate | undefined;
+  /** The image's format; probed if not given, and then a file without a magic is raw. Give "raw" for any disk that a guest could write. */
+  readonly format?: string | undefined;
+  /** Default: as the storage. Backing files are always opened for reading only. */
+  readonly readOnly?: boolean | undefined;
+  /** `false`: only the top image; where it has no data of its own the disk reads as zeros. For `info` and `check`. */
+  readonly backing?: boolean | undefined;
+  /** Bound of resident metadata, for each image, in bytes. Default 8 MiB. */
+  readonly tableCache?: number | undefined;
+  /**
+   * Follows the backing file even of an image whose format was only guessed. A guest that could write to that image
+   * when it was raw could have made it look like one that names any file: only for images you trust.
+   */
+  readonly trustProbe?: boolean | undefined;
+}
+
+/** Longest backing chain. */
+export const MAX_DEPTH = 64;
+const HEAD = 4096;
+
+/** `openDisk` as a call: at once when every storage answers at once, else a promise. */
+export function open(storage: Storage, options: OpenOptions = {}): Disk | Promise<Disk> {
+  return run(openDisk(storage, options));
+}
+
+/**
+ * Opens the image in `storage` with its whole backing chain. The disk owns `storage` from then on and closes it;
+ * if opening fails it stays the caller's, and every backing file that was opened meanwhile is closed.
+ */
+export function* openDisk(storage: Storage, options: OpenOptions = {}): Task<Disk> {
+  const readOnly = options.readOnly ?? storage.readOnly;
+  if (!readOnly && storage.readOnly) throw new DiskError("read-only", "cannot be opened for writing", { path: storage.name });
+  const guessed = options.format === undefined;
+  const format = guessed ? yield* probed(storage) : formatNamed(options.format ?? "");
+  const top = yield* opened(format, storage, readOnly, options);
+  const chain: [Image, ...Image[]] = [top];
+  try {
+    if (options.backing !== false) yield* openBacking(chain, options);
+  } catch (error) {
+    for (const image of chain.slice(1)) yield close(image.storage);
+    throw error;
+  }
+  return new Disk(chain, options);
+}
+
+function* openBacking(chain: [Image, ...Image[]], options: OpenOptions): Task {
+  const gate = options.gate ?? NO_GATE;
+  const names = new Set([chain[0].storage.name]);
+  for (let above: Image = chain[0], guessed = false; above.backing !== undefined;) {
+    const { file, format: recorded } = above.backing, from = above.storage;
+    if (guessed && options.trustProbe !== true) {
+      throw new DiskError("unsupported", `it names the backing file '${file}', but nothing records that this file is of format ${above.format}: a guest may have written that; record it with qemu-img rebase -u -F ${above.format} on the image above, if you trust it`, { path: from.name });
+    }
+    if (chain.length >= MAX_DEPTH) throw new DiskError("unsupported", `the backing chain has more than ${MAX_DEPTH} images; shorten it with qemu-img commit or rebase`, { path: from.name });
+    const storage = yield* call(() => gate.open(file, from));
+    try {
+      if (names.has(storage.name)) throw new DiskError("corrupt", `the backing chain goes in a circle: '${file}' is in it already`, { path: from.name });
+      names.add(storage.name);
+      const format = recorded === undefined ? yield* probed(storage) : formatNamed(recorded);
+      above = yield* opened(format, storage, true, options);
+    } catch (error) {
+      yield close(storage);
+      throw DiskError.within(error, { path: storage.name });
+    }
+    guessed = recorded === undefined;
+    chain.push(above);
+  }
+}
+
+/** The format by magic; a guess. */
+export function* probed(storage: Storage): Task<Format> {
+  const head = new Uint8Array(Math.min(HEAD, storage.size));
+  yield read(storage, 0, head);
+  return probe(head);
+}
+
+function* opened(format: Format, storage: Storage, readOnly: boolean, options: OpenOptions): Task<Image> {
+  try {
+    return yield* format.open(storage, { readOnly, tableCache: options.tableCache ?? 8 * 2 ** 20 });
+  } catch (error) {
+    throw DiskError.within(error, { path: storage.name, format: format.name });
+  }
+}

@@ -1,0 +1,38 @@
+import { Disk } from "../../disk/disk.ts";
+import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
+import { open, type Gate } from "../../disk/open.ts";
+import type { Storage } from "../../disk/storage.ts";
+import { run } from "../../disk/task.ts";
+
+/** One row of the conformance suite: a format with options that change how it works. */
+export interface Row {
+  readonly name: string;
+  readonly format: string;
+  /** The image keeps a backing file's name. */
+  readonly backs: boolean;
+  /** Makes an empty image of `size` bytes in `storage`. */
+  create(storage: Storage, size: number, backing?: { file: string; format: string }): void | Promise<void>;
+}
+
+function qcow2(name: string, options: Partial<Qcow2CreateOptions>): Row {
+  return {
+    name: `qcow2 ${name}`, format: "qcow2", backs: true,
+    create: (storage, size, backing) => run(createQcow2(storage, { ...options, size, backingFile: backing?.file, backingFormat: backing?.format })),
+  };
+}
+
+export const ROWS: readonly Row[] = [
+  { name: "raw", format: "raw", backs: false, create: (storage, size) => storage.truncate(size) },
+  qcow2("defaults", {}),
+  qcow2("version 2", { version: 2 }),
+  qcow2("512-byte clusters", { clusterSize: 512 }),
+  qcow2("512-byte clusters, 64-bit refcounts", { clusterSize: 512, refcountBits: 64 }),
+  qcow2("4 KiB clusters, 1-bit refcounts", { clusterSize: 4096, refcountBits: 1 }),
+  qcow2("2 MiB clusters, 8-bit refcounts", { clusterSize: 2 ** 21, refcountBits: 8 }),
+  qcow2("zstd, 32-bit refcounts", { compressionType: "zstd", refcountBits: 32 }),
+];
+
+/** Opens the image in `storage`, its backing file through `gate`. */
+export async function openRow(row: Row, storage: Storage, gate?: Gate): Promise<Disk> {
+  return open(storage, { format: row.format, gate, tableCache: 64 * 1024 });
+}
