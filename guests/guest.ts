@@ -12,8 +12,10 @@ export interface Guest {
   readonly memoryMiB: { readonly minimum: number; readonly default: number };
   /** What the serial port says when the guest waits for commands (or is done, if it takes none). */
   readonly prompt: string;
-  /** Whether `prompt` is that of a shell. */
+  /** Whether `prompt` is that of a shell, which takes the next command. */
   readonly shell: boolean;
+  /** Further lines the serial port shows on the way to `prompt`, in order. */
+  readonly says: readonly string[];
   /** About how long guests/build.sh takes from nothing, downloads included. */
   readonly buildSeconds: number;
   /** About how long v86 takes from power-on to `prompt`, by bus, on one free processor core. */

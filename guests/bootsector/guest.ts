@@ -10,6 +10,7 @@ export const bootsector: Guest = {
   memoryMiB: { minimum: 16, default: 16 },
   prompt: "DONE",
   shell: false,
+  says: ["BOOT", "SUM dbc89357"],
   buildSeconds: 2,
   bootSeconds: { ide: 0.2, virtio: 0.2 },
 };

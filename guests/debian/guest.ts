@@ -10,6 +10,7 @@ export const debian: Guest = {
   memoryMiB: { minimum: 96, default: 128 },
   prompt: "debian# ",
   shell: true,
+  says: ["GUEST-READY"],
   buildSeconds: 30,
   bootSeconds: { ide: 4, virtio: 3.3 },
 };

@@ -40,7 +40,7 @@ refresh_lists() {
 
 # try_fetch ARCH PACKAGE...: see fetch. Fails if a package is unknown or its file is no longer where the lists say.
 try_fetch() {
-  local arch=$1 debs=$CACHE/debs file size part
+  local arch=$1 debs=$CACHE/debs file size part what
   local -a files=() missing=()
   local -i bytes=0
   shift
@@ -53,7 +53,9 @@ try_fetch() {
     bytes+=$size
   done <"$WORK/uris"
   if [ ${#missing[@]} -gt 0 ]; then
-    step "downloading ${#missing[@]} package(s), $(((bytes + 999999) / 1000000)) MB: $(cut -c1-60 <<<"${missing[*]}")"
+    what="${#missing[@]} packages"
+    if [ ${#missing[@]} -eq 1 ]; then what=${missing[0]}; fi
+    step "downloading $what ($(((bytes + 999999) / 1000000)) MB)"
     part=$(mktemp -d "$WORK/download.XXXXXX")
     (cd "$part" && private_apt "$arch" apt-get -qq download "${missing[@]}") || return 1
     mkdir -p "$debs"

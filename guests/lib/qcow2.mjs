@@ -47,8 +47,8 @@ class Space {
 
 /** Where each piece of metadata goes; all sizes are known beforehand. @param {number} size */
 function layout(size) {
-  const l2Count = Math.ceil(size / (L2_ENTRIES * CLUSTER));
-  const l1Clusters = Math.max(1, clusters(l2Count * 8));
+  const l2Count = Math.max(1, Math.ceil(size / (L2_ENTRIES * CLUSTER)));
+  const l1Clusters = clusters(l2Count * 8);
   // Refcounts for the largest file this could become: every cluster stored plain.
   const others = 2 + l1Clusters + l2Count + clusters(size);
   const blockCount = Math.ceil(others / (REFCOUNTS_PER_BLOCK - 1));
@@ -63,7 +63,7 @@ function layout(size) {
 class Table {
   /** @param {number} entries */
   constructor(entries) {
-    this.bytes = Buffer.alloc(Math.max(1, clusters(entries * 8)) * CLUSTER);
+    this.bytes = Buffer.alloc(clusters(entries * 8) * CLUSTER);
   }
   /** @param {number} index @param {number} flags a multiple of 2^32 @param {number} low below 2^53 */
   set(index, flags, low) {
@@ -154,7 +154,7 @@ async function convert(rawPath, qcow2Path) {
   store(0, header(size, at));
   store(at.refcountTable, table.bytes);
   store(at.l1, l1.bytes);
-  if (at.l2Count > 0) store(at.l2, l2.bytes);
+  store(at.l2, l2.bytes);
   for (let i = 0; i < at.blockCount; i++) refcounts[at.blocks / CLUSTER + i]++;
   writeSync(out, Buffer.from(refcounts.buffer).swap16(), 0, refcounts.byteLength, at.blocks);
   // The last compressed cluster is read in whole sectors: let the file end at a cluster border.

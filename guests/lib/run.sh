@@ -70,6 +70,7 @@ build() {
       if [ "$kernel" = own ]; then
         LABEL=kernel ESTIMATE=230 run bash "$GUESTS/kernel/build.sh" >"$STAGE/.kernel"
         OWN_KERNEL=$(cat "$STAGE/.kernel")
+        STARTED_MS=$(now_ms)
       fi
       run "${as_root[@]}" bash "$GUESTS/$1/build.sh"
       ;;
@@ -81,6 +82,7 @@ build() {
 
 # set_as_root: the command that shows a build its files as root's, whoever runs it.
 set_as_root() {
+  LABEL=guests ESTIMATE=2 STARTED_MS=$(now_ms)
   need fakeroot-sysv:fakeroot,libfakeroot
   as_root=(fakeroot-sysv)
   local kit=$CACHE/tools
@@ -104,7 +106,6 @@ rm -rf "$WORK"
 mkdir -p "$WORK"
 if [ -n "$force" ]; then rm -f "$CACHE"/apt/*/updated; fi
 
-STARTED_MS=$(now_ms)
 as_root=()
 for name in "${todo[@]}"; do
   # Whoever held the lock before may have built it.

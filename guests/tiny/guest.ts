@@ -10,6 +10,7 @@ export const tiny: Guest = {
   memoryMiB: { minimum: 96, default: 128 },
   prompt: "tiny# ",
   shell: true,
+  says: ["GUEST-READY"],
   buildSeconds: 15,
   bootSeconds: { ide: 4, virtio: 3 },
 };
