@@ -2,7 +2,7 @@ import { Struct, u32, u64, u8, flags64, bytes } from "../../bytes/struct.ts";
 import { decodeText } from "../../bytes/text.ts";
 import { DiskError } from "../../errors.ts";
 import type { Storage } from "../../storage.ts";
-import { read, type Task } from "../../task.ts";
+import { flush, read, write, type Task } from "../../task.ts";
 import { INCOMPATIBLE } from "./features.ts";
 import { readExtensions, type Extension, type ExtensionSummary } from "./extensions.ts";
 
@@ -122,4 +122,12 @@ function compressionType(fields: Fields, path: string): "zlib" | "zstd" {
   }
   if (fields.compressionType > 1) throw new DiskError("unsupported", `compression type ${fields.compressionType}; zlib (0) and zstd (1) are known`, { path, offset: 104, format: "qcow2" });
   return fields.compressionType === 1 ? "zstd" : "zlib";
+}
+
+/** Sets the corrupt bit: other programs, too, then only read the image until it was repaired. Version 2 has none. */
+export function* markCorrupt(file: Storage, header: Qcow2Header): Task {
+  if (header.version < 3) return;
+  const at = HeaderFields.size + HeaderFields3.offsetOf("incompatible") + 7, last = Number((header.incompatible | INCOMPATIBLE.corrupt) & 0xffn);
+  yield write(file, at, Uint8Array.of(last));
+  yield flush(file, "the corrupt bit");
 }

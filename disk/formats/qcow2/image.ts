@@ -2,7 +2,7 @@ import { DiskError } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
 import { close, discard, type Task } from "../../task.ts";
-import type { Qcow2Header } from "./header.ts";
+import { markCorrupt, type Qcow2Header } from "./header.ts";
 import { decode, encode, referenced, type Entry } from "./l2-entry.ts";
 import { type Mapping } from "./mapping.ts";
 import type { Refcounts } from "./refcounts.ts";
@@ -19,6 +19,8 @@ export class Qcow2Image implements Image {
   readonly reads = new ReadFence();
   size: number;
   #dropped: Dropped[] = [];
+  /** The contradiction that was found: from then on nothing is changed any more. */
+  #corruption: DiskError | undefined;
 
   /** Without `refcounts` the image is read-only. */
   constructor(readonly storage: Storage, readonly header: Qcow2Header, readonly mapping: Mapping, readonly refcounts: Refcounts | undefined) {
@@ -39,7 +41,61 @@ export class Qcow2Image implements Image {
     yield* this.mapping.load(this.mapping.place(offset).l1Index);
   }
 
-  *allocate(guest: number, length: number): Task<Allocation> {
+  allocate(guest: number, length: number): Task<Allocation> {
+    return this.#guarded(this.#allocate(guest, length));
+  }
+
+  publish(allocation: Allocation): Task {
+    return this.#guarded(this.#publish(allocation));
+  }
+
+  zero(guest: number, length: number, keep: boolean): Task<boolean> {
+    return this.#guarded(this.#zero(guest, length, keep));
+  }
+
+  discard(guest: number, length: number): Task {
+    return this.#guarded(this.#discard(guest, length));
+  }
+
+  resize(size: number): Task {
+    return this.#guarded(this.#resize(size));
+  }
+
+  flush(): Task {
+    return this.#guarded(this.#flush());
+  }
+
+  abandon({ fresh, length, offset }: Allocation): void {
+    if (fresh) this.#drop(Array.from({ length: length / this.blockSize }, (_, i) => offset / this.blockSize + i), false);
+  }
+
+  *close(): Task {
+    try {
+      if (this.refcounts !== undefined && this.#corruption === undefined) {
+        yield* this.flush();
+        yield* this.#release(this.refcounts, () => true);
+        yield* this.refcounts.writeBack();
+      }
+    } finally {
+      yield close(this.storage);
+    }
+  }
+
+  /** An image that contradicts itself is not changed any further: it is marked, and every change is refused. */
+  *#guarded<T>(task: Task<T>): Task<T> {
+    if (this.#corruption !== undefined) throw this.#corruption;
+    try {
+      return yield* task;
+    } catch (error) {
+      if (error instanceof DiskError && error.kind === "corrupt") {
+        this.#corruption = error;
+        yield* markCorrupt(this.storage, this.header);
+      }
+      throw error;
+    }
+  }
+
+  *#allocate(guest: number, length: number): Task<Allocation> {
     const refcounts = this.#counts();
     yield* this.#relieve(refcounts);
     const { l1Index, index } = this.mapping.place(guest);
@@ -54,17 +110,13 @@ export class Qcow2Image implements Image {
     return { guest, length: run.count * this.blockSize, storage: this.storage, offset: run.cluster * this.blockSize, fresh: true };
   }
 
-  *publish({ guest, length, offset }: Allocation): Task {
+  *#publish({ guest, length, offset }: Allocation): Task {
     const { l1Index, index } = this.mapping.place(guest);
     const table = yield* this.mapping.writable(l1Index, this.#counts(), (clusters) => { this.#drop(clusters, false); });
     for (let i = 0; i < length / this.blockSize; i++) this.#point(table, index + i, offset + i * this.blockSize, false, false);
   }
 
-  abandon({ fresh, length, offset }: Allocation): void {
-    if (fresh) this.#drop(Array.from({ length: length / this.blockSize }, (_, i) => offset / this.blockSize + i), false);
-  }
-
-  *zero(guest: number, length: number, keep: boolean): Task<boolean> {
+  *#zero(guest: number, length: number, keep: boolean): Task<boolean> {
     const zeroFlag = this.header.version >= 3;
     if (!zeroFlag && this.backing !== undefined) return false;
     yield* this.#change(guest, length, (entry) => {
@@ -77,7 +129,7 @@ export class Qcow2Image implements Image {
   }
 
   /** Version 2 cannot say "zero" above a backing file: there the old data stays. */
-  *discard(guest: number, length: number): Task {
+  *#discard(guest: number, length: number): Task {
     const zeroFlag = this.header.version >= 3;
     if (!zeroFlag && this.backing !== undefined) return;
     yield* this.#change(guest, length, (entry) => {
@@ -87,33 +139,21 @@ export class Qcow2Image implements Image {
     });
   }
 
-  *resize(size: number): Task {
+  *#resize(size: number): Task {
     const refcounts = this.#counts();
     const kept = Math.ceil(size / this.blockSize) * this.blockSize;
     yield* this.#change(kept, this.size - kept, (entry) => (entry.kind === "unallocated" ? undefined : { host: 0, zero: false }));
-    yield* this.flush();
+    yield* this.#flush();
     yield* resize(this.storage, this.header, this.mapping, refcounts, size);
     this.size = size;
   }
 
-  *flush(): Task {
+  *#flush(): Task {
     const refcounts = this.#counts();
     yield* refcounts.writeBack();
     // Tables only ever point at data, and at clusters counted, that are durable by now.
     yield* this.mapping.writeBack();
     yield* this.#release(refcounts, (since) => this.reads.passed(since));
-  }
-
-  *close(): Task {
-    try {
-      if (this.refcounts !== undefined) {
-        yield* this.flush();
-        yield* this.#release(this.refcounts, () => true);
-        yield* this.refcounts.writeBack();
-      }
-    } finally {
-      yield close(this.storage);
-    }
   }
 
   /** Changes the entries of whole clusters to what `to` says: `undefined` leaves one as it is. */
@@ -169,7 +209,7 @@ export class Qcow2Image implements Image {
 
   /** Dirty tables are bounded: beyond the bound the whole ordered flush runs first. */
   *#relieve(refcounts: Refcounts): Task {
-    if (refcounts.full || this.mapping.full) yield* this.flush();
+    if (refcounts.full || this.mapping.full) yield* this.#flush();
   }
 
   #counts(): Refcounts {
