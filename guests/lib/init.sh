@@ -4,25 +4,25 @@
 # initrd.mjs puts in place of each @module that module and all it depends on.
 bb=/bin/busybox
 insert() { for module; do $bb insmod "/lib/$module.ko"; done; }
+load_ide() { insert @ata_piix @sd_mod; }
 find_root() { root=$($bb findfs UUID=@root_uuid@ 2>/dev/null); }
 
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sys /sys
 $bb mount -t devtmpfs dev /dev
 
-# A virtio disk is asked first: v86 always shows an IDE controller, and looking for its disks takes half a second.
-case $($bb cat /sys/bus/pci/devices/*/device) in
-*0x1042* | *0x1001*) insert @virtio_pci @virtio_blk ;;
-esac
+# v86 always shows an IDE controller, and looking for its disks takes half a second: not if there is a virtio disk.
+# Otherwise the search goes on while ext4 loads.
+bus=ide
+case $($bb cat /sys/bus/pci/devices/*/device) in *0x1042* | *0x1001*) bus=virtio ;; esac
+if [ $bus = virtio ]; then insert @virtio_pci @virtio_blk; else load_ide; fi
 insert @crc32c_generic @ext4
-if ! find_root; then
-  insert @ata_piix @sd_mod
-  tries=0
-  while ! find_root && [ $tries -lt 500 ]; do
-    $bb usleep 10000
-    tries=$((tries + 1))
-  done
-fi
+if [ $bus = virtio ] && ! find_root; then load_ide; fi
+tries=0
+while ! find_root && [ $tries -lt 500 ]; do
+  $bb usleep 10000
+  tries=$((tries + 1))
+done
 
 if ! $bb mount -t ext4 -o rw,noatime "$root" /mnt; then
   echo "No root file system found; a shell in the initial RAM disk:"

@@ -18,6 +18,20 @@ function findModules(root) {
   return new Map(files.map((file) => [canonical(basename(file, ".ko")), join(root, file)]));
 }
 
+const SIGNATURE_MAGIC = "~Module signature appended~\n";
+/** The end of the structure between a signature and the magic: the signature's length, big-endian. */
+const SIGNATURE_INFO = 12;
+
+/**
+ * A module without its signature. The guests' kernels take unsigned modules; checking a signature hashes the whole
+ * module first, which in an emulator is a good part of loading it. @param {Buffer} module
+ */
+function withoutSignature(module) {
+  const info = module.length - SIGNATURE_MAGIC.length - SIGNATURE_INFO;
+  if (!module.subarray(info + SIGNATURE_INFO).equals(Buffer.from(SIGNATURE_MAGIC))) return module;
+  return module.subarray(0, info - module.readUInt32BE(info + SIGNATURE_INFO - 4));
+}
+
 /** Finds modules with what they depend on. */
 class Modules {
   /** @param {string} root */
@@ -33,7 +47,7 @@ class Modules {
     if (order.includes(module)) return;
     const path = this.paths.get(module);
     if (path === undefined) throw new Error(`the kernel has no module ${name}`);
-    const bytes = readFileSync(path);
+    const bytes = withoutSignature(readFileSync(path));
     const depends = /\0depends=([^\0]*)\0/.exec(bytes.toString("latin1"))?.[1] ?? "";
     for (const dependency of depends.split(",").filter(Boolean)) this.collect(dependency, order);
     order.push(module);
