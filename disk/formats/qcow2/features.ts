@@ -31,7 +31,7 @@ export function refuseUnsupported(header: Qcow2Header, path: string, writing: bo
 }
 
 /** The set bits, each by its name in the image's own feature table, or ours, or its number. */
-function bitNames(bits: bigint, header: Qcow2Header): string[] {
+export function bitNames(bits: bigint, header: Qcow2Header): string[] {
   const names: string[] = [];
   for (let bit = 0; bit < 64; bit++) {
     if ((bits & (1n << BigInt(bit))) === 0n) continue;

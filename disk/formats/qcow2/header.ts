@@ -52,7 +52,8 @@ export interface Qcow2Header extends ExtensionSummary {
   readonly extensions: readonly Extension[];
 }
 
-export function* readHeader(file: Storage): Task<Qcow2Header> {
+/** `lenient`: for a check, which judges the places of the refcount and snapshot tables itself. */
+export function* readHeader(file: Storage, lenient = false): Task<Qcow2Header> {
   const path = file.name;
   const fail = (kind: "invalid-format" | "corrupt" | "unsupported", what: string, offset?: number): never => {
     throw new DiskError(kind, what, { path, offset, format: "qcow2" });
@@ -66,7 +67,7 @@ export function* readHeader(file: Storage): Task<Qcow2Header> {
   const clusterSize = 2 ** clusterBits;
   if (headerLength > clusterSize || headerLength % 8 !== 0) fail("corrupt", `the header length ${headerLength} does not fit`, 100);
   if (fields.refcountOrder > LIMITS.refcountOrder) fail("unsupported", `refcounts of 2^${fields.refcountOrder} bits; at most 64 bits are possible`, 96);
-  checkTables(fields, clusterSize, fail);
+  checkTables(fields, clusterSize, fail, lenient);
 
   const first = new Uint8Array(clusterSize);
   yield read(file, 0, first);
@@ -101,18 +102,19 @@ function parseFields(head: Uint8Array, path: string) {
   return { ...common, ...added, version, compressionType: added.headerLength > V3_MIN_LENGTH ? added.compressionType : 0 };
 }
 
-function checkTables(fields: Fields, clusterSize: number, fail: (kind: "corrupt" | "unsupported", what: string, offset?: number) => never): void {
+function checkTables(fields: Fields, clusterSize: number, fail: (kind: "corrupt" | "unsupported", what: string, offset?: number) => never, lenient: boolean): void {
   const table = (what: string, offset: number, length: number, limit: number, at: number): void => {
     if (length > limit) fail("unsupported", `${what} takes ${length} bytes; QEMU's bound is ${limit}`, at);
     if (offset % clusterSize !== 0 || (length > 0 && offset === 0)) fail("corrupt", `${what} stands at an impossible place, 0x${offset.toString(16)}`, at);
   };
   table("the L1 table", fields.l1Offset, fields.l1Size * 8, LIMITS.l1Bytes, 40);
+  const coverage = clusterSize * (clusterSize / 8);
+  if (fields.l1Size < Math.ceil((fields.size - (fields.size % 512)) / coverage)) fail("corrupt", `the L1 table has ${fields.l1Size} entries, too few for a disk of ${fields.size} bytes`, 36);
+  if (lenient) return;
   table("the refcount table", fields.refcountTableOffset, fields.refcountTableClusters * clusterSize, LIMITS.refcountTableBytes, 48);
   if (fields.refcountTableClusters === 0) fail("corrupt", "there is no refcount table", 56);
   if (fields.snapshotCount > LIMITS.snapshots) fail("unsupported", `${fields.snapshotCount} snapshots; at most ${LIMITS.snapshots} are possible`, 60);
   table("the snapshot table", fields.snapshotsOffset, fields.snapshotCount * 40, LIMITS.snapshots * 1024, 64);
-  const coverage = clusterSize * (clusterSize / 8);
-  if (fields.l1Size < Math.ceil((fields.size - (fields.size % 512)) / coverage)) fail("corrupt", `the L1 table has ${fields.l1Size} entries, too few for a disk of ${fields.size} bytes`, 36);
 }
 
 function compressionType(fields: Fields, path: string): "zlib" | "zstd" {
