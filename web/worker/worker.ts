@@ -1,0 +1,5 @@
+import { expose } from "comlink";
+import "./errors.ts";
+import { WorkerStation } from "./station.ts";
+
+expose(new WorkerStation());
