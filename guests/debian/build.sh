@@ -86,8 +86,12 @@ configure() {
 
 need nasm:nasm lz4:lz4 xz:xz-utils mke2fs:e2fsprogs,libext2fs2,libss2,libcom-err2
 step "choosing packages"
-names=$(resolve "${PACKAGES[@]}" ${WITH:+$(tr , ' ' <<<"$WITH")})
-# shellcheck disable=SC2086 # package names: one word each
+names=$(resolve "${PACKAGES[@]}") || cannot_build "its apt sources do not offer the packages of this guest."
+if [ -n "$WITH" ]; then
+  # shellcheck disable=SC2046 # package names: one word each
+  names=$(resolve "${PACKAGES[@]}" $(tr , ' ' <<<"$WITH")) || { echo "Cannot add $WITH to the guest: see apt's words above." >&2; exit 1; }
+fi
+# shellcheck disable=SC2086 # likewise
 list=$(fetch i386 $names)
 mapfile -t debs <<<"$list"
 boot_payload "$KERNEL"

@@ -72,10 +72,10 @@ fetch() {
   try_fetch "$@" || cannot_build "apt could not download: ${*:2}"
 }
 
-# resolve PACKAGE...: the names of these i386 packages and of all they depend on, sorted.
+# resolve PACKAGE...: the names of these i386 packages and of all they depend on, sorted. Fails if apt knows no way.
 resolve() {
   refresh_lists i386
-  private_apt i386 apt-get -s -qq install --no-install-recommends "$@" >"$WORK/resolved" || cannot_build "apt cannot resolve: $*"
+  private_apt i386 apt-get -s -qq install --no-install-recommends "$@" >"$WORK/resolved" || return 1
   awk '/^Inst /{print $2}' "$WORK/resolved" | sort
 }
 

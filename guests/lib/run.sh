@@ -41,7 +41,8 @@ run() {
 
 clean_up() {
   if [ -n "$child" ]; then
-    kill -TERM -- "-$child" 2>/dev/null || true
+    # INT and not TERM: fakeroot ends its daemon at that only.
+    kill -INT -- "-$child" 2>/dev/null || true
     wait "$child" 2>/dev/null || true
   fi
   rm -rf "$WORK" "$STAGE"
