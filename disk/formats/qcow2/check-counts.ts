@@ -1,0 +1,97 @@
+import { DiskError } from "../../errors.ts";
+
+/** Clusters a page: counters are kept only near clusters that somebody references. */
+export const PAGE_BITS = 12, PAGE = 2 ** PAGE_BITS;
+const FULL = 0xffff;
+
+/** Bounds what a check may allocate and read, whatever the image claims. In bytes. */
+export class Budget {
+  #memory: number;
+  #reads: number;
+
+  constructor(memory: number, reads: number, readonly path: string) {
+    this.#memory = memory;
+    this.#reads = reads;
+  }
+
+  allocate(bytes: number): void {
+    this.#memory -= bytes;
+    if (this.#memory < 0) throw this.#exceeded("counting its references takes more memory than the check may use (limits.memory)");
+  }
+
+  read(bytes: number): void {
+    this.#reads -= bytes;
+    if (this.#reads < 0) throw this.#exceeded("its tables take more bytes than the check may read (limits.reads)");
+  }
+
+  #exceeded(what: string): DiskError {
+    return new DiskError("unsupported", `the image cannot be checked: ${what}`, { path: this.path, format: "qcow2", operation: "check" });
+  }
+}
+
+/** A counter for every cluster, by its number; all begin at 0. */
+export class Counts {
+  readonly #pages: (Uint16Array | undefined)[];
+  /** What exceeds a page's 16 bits. */
+  readonly #more = new Map<number, number>();
+
+  constructor(readonly clusters: number, readonly budget: Budget) {
+    this.#pages = Array.from({ length: Math.ceil(clusters / PAGE) });
+  }
+
+  get pages(): number {
+    return this.#pages.length;
+  }
+
+  /** The counters of page `index`, each `FULL` at most; `undefined`: all are 0. */
+  page(index: number): Uint16Array | undefined {
+    return this.#pages[index];
+  }
+
+  get(cluster: number): number {
+    const count = this.#pages[cluster >>> PAGE_BITS]?.[cluster & (PAGE - 1)] ?? 0;
+    return count === FULL ? FULL + (this.#more.get(cluster) ?? 0) : count;
+  }
+
+  /** `cluster` is below `clusters`; `times` may be negative. */
+  add(cluster: number, times: number): void {
+    const page = this.#pages[cluster >>> PAGE_BITS] ?? this.#newPage(cluster >>> PAGE_BITS);
+    const at = cluster & (PAGE - 1), old = page[at] ?? 0, count = old + times;
+    if (old < FULL && count < FULL) page[at] = count;
+    else this.#set(page, cluster, this.get(cluster) + times);
+  }
+
+  #set(page: Uint16Array, cluster: number, count: number): void {
+    page[cluster & (PAGE - 1)] = Math.min(count, FULL);
+    if (count > FULL) this.#more.set(cluster, count - FULL);
+    else this.#more.delete(cluster);
+  }
+
+  #newPage(index: number): Uint16Array {
+    this.budget.allocate(PAGE * 2);
+    return (this.#pages[index] = new Uint16Array(PAGE));
+  }
+}
+
+/** A few bits for every cluster, by its number. */
+export class Marks {
+  readonly #pages: (Uint8Array | undefined)[];
+
+  constructor(readonly clusters: number, readonly budget: Budget) {
+    this.#pages = Array.from({ length: Math.ceil(clusters / PAGE) });
+  }
+
+  /** Whether any of `bits` is set; false beyond the last cluster. */
+  has(cluster: number, bits: number): boolean {
+    return cluster < this.clusters && ((this.#pages[cluster >>> PAGE_BITS]?.[cluster & (PAGE - 1)] ?? 0) & bits) !== 0;
+  }
+
+  set(cluster: number, bits: number): void {
+    let page = this.#pages[cluster >>> PAGE_BITS];
+    if (page === undefined) {
+      this.budget.allocate(PAGE);
+      page = this.#pages[cluster >>> PAGE_BITS] = new Uint8Array(PAGE);
+    }
+    page[cluster & (PAGE - 1)] = (page[cluster & (PAGE - 1)] ?? 0) | bits;
+  }
+}

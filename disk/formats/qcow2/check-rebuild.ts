@@ -1,0 +1,100 @@
+import { setU64 } from "../../bytes/struct.ts";
+import { DiskError } from "../../errors.ts";
+import { flush, write, type Task } from "../../task.ts";
+import { PAGE } from "./check-counts.ts";
+import type { Refcounting } from "./check-refcounts.ts";
+import type { CheckState } from "./check-state.ts";
+import { HeaderFields, LIMITS } from "./header.ts";
+import type { SnapshotTable } from "./snapshots.ts";
+import { formatSnapshots } from "./snapshots.ts";
+
+const ENTRY_SIZE = 8;
+
+/** New clusters, in a row behind the end of the file: a snapshot table if one is due, the refcount table, the blocks. */
+interface Plan {
+  readonly snapshots: Uint8Array | undefined;
+  readonly start: number;
+  readonly table: number;
+  readonly tableClusters: number;
+  readonly firstBlock: number;
+  /** Which parts of the file have a block; in the order of the blocks. */
+  readonly blocks: readonly number[];
+  readonly end: number;
+}
+
+/**
+ * Writes the whole refcount structure anew from the references, behind the end of the file, where nothing is; only
+ * then does one write to the header switch over to it. What the old structure took is free from then on. With
+ * `table` the snapshot table is written anew as well.
+ */
+export function* rebuild(state: CheckState, refcounts: Refcounting, table: SnapshotTable | undefined): Task {
+  const { references, header, file, clusterSize } = state;
+  for (const cluster of refcounts.own) references.add(cluster, -1);
+  if (table !== undefined) {
+    const first = header.snapshotsOffset / clusterSize;
+    for (let i = 0; i < Math.ceil(table.length / clusterSize); i++) references.add(first + i, -1);
+  }
+  const plan = makePlan(state, refcounts, table === undefined ? undefined : formatSnapshots(table.snapshots, header.size));
+  const entries = new Uint8Array(plan.tableClusters * clusterSize), view = new DataView(entries.buffer), block = new Uint8Array(clusterSize);
+  for (const [i, index] of plan.blocks.entries()) {
+    const at = (plan.firstBlock + i) * clusterSize;
+    setU64(view, index * ENTRY_SIZE, at);
+    fillBlock(state, refcounts, plan, block, index);
+    yield write(file, at, block);
+  }
+  yield write(file, plan.table * clusterSize, entries);
+  if (plan.snapshots !== undefined) yield write(file, plan.start * clusterSize, plan.snapshots);
+  state.changed = true;
+  yield flush(file, "rebuilt refcounts before the header that points at them");
+  yield* switchOver(state, plan);
+}
+
+function makePlan(state: CheckState, refcounts: Refcounting, snapshots: Uint8Array | undefined): Plan {
+  const { clusterSize, clusters, references, file } = state, { perBlock } = refcounts;
+  const start = references.get(clusters) > 0 ? clusters + 1 : clusters, table = start + Math.ceil((snapshots?.length ?? 0) / clusterSize);
+  const used = usedBlocks(state, perBlock), last = used.at(-1) ?? 0;
+  let end = table + 1;
+  for (;;) {
+    const blocks = [...used];
+    for (let index = Math.floor(start / perBlock); index <= Math.floor((end - 1) / perBlock); index++) if (index > last || used.length === 0) blocks.push(index);
+    const tableClusters = Math.ceil((((blocks.at(-1) ?? 0) + 1) * ENTRY_SIZE) / clusterSize);
+    if (tableClusters * clusterSize > LIMITS.refcountTableBytes) throw new DiskError("no-space", "the refcounts cannot be rebuilt: their table would exceed QEMU's bound of 8 MiB; convert the image to larger clusters", { path: file.name, format: "qcow2", operation: "repair" });
+    const firstBlock = table + tableClusters, needed = firstBlock + blocks.length;
+    if (needed <= end) return { snapshots, start, table, tableClusters, firstBlock, blocks, end };
+    end = needed;
+  }
+}
+
+/** Which parts of the file, by the blocks that describe them, are referenced at all. */
+function usedBlocks({ references, clusters }: CheckState, perBlock: number): number[] {
+  const used: number[] = [];
+  for (let index = 0; index < references.pages; index++) {
+    const page = references.page(index);
+    if (page === undefined) continue;
+    for (let i = 0; i < PAGE && index * PAGE + i <= clusters; i++) {
+      const block = Math.floor((index * PAGE + i) / perBlock);
+      if (page[i] !== 0 && used.at(-1) !== block) used.push(block);
+    }
+  }
+  return used;
+}
+
+function fillBlock({ references, clusters }: CheckState, { perBlock, width }: Refcounting, plan: Plan, block: Uint8Array, index: number): void {
+  const view = new DataView(block.buffer), first = index * perBlock;
+  block.fill(0);
+  for (let i = 0; i < perBlock && first + i < plan.end; i++) {
+    const cluster = first + i, count = cluster >= plan.start ? 1 : cluster <= clusters ? references.get(cluster) : 0;
+    if (count !== 0) width.set(view, i, Math.min(count, width.max));
+  }
+}
+
+/** The header's fields stand side by side: refcount table, its size, snapshot count, snapshot table. */
+function* switchOver({ file, clusterSize, header }: CheckState, plan: Plan): Task {
+  const bytes = new Uint8Array(24), view = new DataView(bytes.buffer);
+  setU64(view, 0, plan.table * clusterSize);
+  view.setUint32(8, plan.tableClusters);
+  view.setUint32(12, header.snapshotCount);
+  setU64(view, 16, plan.start * clusterSize);
+  yield write(file, HeaderFields.offsetOf("refcountTableOffset"), plan.snapshots === undefined ? bytes.subarray(0, 12) : bytes);
+  yield flush(file, "header points at the rebuilt refcounts before anything relies on them");
+}
