@@ -1,11 +1,9 @@
 import { Emitter } from "./events.ts";
+import { SerialReader } from "./serial-reader.ts";
 
 /** v86's UART drops input beyond 4096 bytes that the guest has not read. */
 const INPUT_LIMIT = 2048;
 const INPUT_RETRY = 5;
-/** Text that nobody waited for is forgotten beyond this. */
-const TRANSCRIPT_LIMIT = 1 << 20;
-const EXCERPT = 400;
 
 /** The wires of v86's first serial port. */
 export interface SerialWires {
@@ -14,18 +12,14 @@ export interface SerialWires {
   unread(): number;
 }
 
-interface Waiter { readonly pattern: string | RegExp; readonly found: (text: string) => void }
-
 /** COM1. Output comes in chunks, one for each turn of the machine; input waits until the guest takes it. */
 export class SerialPort {
   readonly #events = new Emitter<{ output: Uint8Array<ArrayBuffer> }>();
-  readonly #decoder = new TextDecoder();
-  readonly #waiters = new Set<Waiter>();
+  readonly #reader = new SerialReader();
   #chunk = new Uint8Array(1024);
   #length = 0;
-  #unmatched = "";
   #input: Uint8Array[] = [];
-  #sending = false;
+  #waiting = false;
   #closed = false;
 
   constructor(readonly wires: SerialWires) {}
@@ -48,27 +42,11 @@ export class SerialPort {
   /** Types into the guest: text as UTF-8. */
   send(data: string | Uint8Array): void {
     this.#input.push(typeof data === "string" ? new TextEncoder().encode(data) : data.slice());
-    if (!this.#sending) this.#pump();
+    if (!this.#waiting) this.#pump();
   }
 
-  /**
-   * The output from where the last `waitFor` ended up to and with the first match of `pattern`; what is already there
-   * counts. Fails after `timeout` ms.
-   */
-  waitFor(pattern: string | RegExp, timeout = 30_000): Promise<string> {
-    return new Promise((resolve, reject) => {
-      const waiter: Waiter = { pattern, found: (text) => {
-        clearTimeout(timer);
-        this.#waiters.delete(waiter);
-        resolve(text);
-      } };
-      const timer = setTimeout(() => {
-        this.#waiters.delete(waiter);
-        reject(new Error(`no ${String(pattern)} on the serial port within ${timeout} ms; it ends in ${JSON.stringify(this.#unmatched.slice(-EXCERPT))}`));
-      }, timeout);
-      this.#waiters.add(waiter);
-      this.#match();
-    });
+  waitFor(pattern: string | RegExp, timeout?: number): Promise<string> {
+    return this.#reader.waitFor(pattern, timeout);
   }
 
   close(): void {
@@ -80,27 +58,16 @@ export class SerialPort {
   #flush(): void {
     const bytes = this.#chunk.slice(0, this.#length);
     this.#length = 0;
-    this.#unmatched = (this.#unmatched + this.#decoder.decode(bytes, { stream: true })).slice(-TRANSCRIPT_LIMIT);
-    this.#match();
+    this.#reader.append(bytes);
     this.#events.emit("output", bytes);
   }
 
-  #match(): void {
-    for (const { pattern, found } of this.#waiters) {
-      const end = endOfMatch(this.#unmatched, pattern);
-      if (end < 0) continue;
-      const text = this.#unmatched.slice(0, end);
-      this.#unmatched = this.#unmatched.slice(end);
-      found(text);
-    }
-  }
-
   #pump(): void {
-    this.#sending = false;
+    this.#waiting = false;
     while (!this.#closed && this.#input[0]) {
       const room = INPUT_LIMIT - this.wires.unread();
       if (room <= 0) {
-        this.#sending = true;
+        this.#waiting = true;
         setTimeout(() => this.#pump(), INPUT_RETRY);
         return;
       }
@@ -110,13 +77,4 @@ export class SerialPort {
       else this.#input.shift();
     }
   }
-}
-
-function endOfMatch(text: string, pattern: string | RegExp): number {
-  if (typeof pattern === "string") {
-    const at = text.indexOf(pattern);
-    return at < 0 ? -1 : at + pattern.length;
-  }
-  const match = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, "")).exec(text);
-  return match ? match.index + match[0].length : -1;
 }
