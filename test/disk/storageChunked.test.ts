@@ -154,6 +154,29 @@ describe("chunked storage", () => {
     expect(waits).toBe(1);
   });
 
+  test("readahead leaves out what is there, and goes no further than the end", async () => {
+    const { source, storage } = chunked({ readaheadBytes: 4000 });
+    for (const chunk of [98, 93]) await readBytes(storage, chunk * 1000, 1);
+    source.asked.length = 0;
+    for (let chunk = 91; chunk < 100; chunk++) await readBytes(storage, chunk * 1000, 1000);
+    expect(source.asked).toEqual(["91+1", "92+1", "94+2", "96+2", "99+1"]);
+  });
+
+  test("a chunk of a longer answer owns its bytes, so that dropping the others frees them", async () => {
+    const { source, storage } = chunked();
+    const answers: Uint8Array[] = [];
+    const fetch = source.fetch.bind(source);
+    source.fetch = async (offset, length) => {
+      const answer = await fetch(offset, length);
+      answers.push(answer);
+      return answer;
+    };
+    await readBytes(storage, 0, 4000);
+    for (const answer of answers) answer.fill(0);
+    expectBytes(await readBytes(storage, 0, 4000), padded(0, 4000));
+    expect(answers).toHaveLength(1);
+  });
+
   test("close fails what is under way and what comes after, and ends the source", async () => {
     const { source, storage } = chunked({ parallel: 1 });
     source.hold = true;

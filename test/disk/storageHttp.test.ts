@@ -145,7 +145,7 @@ describe("opening fails, and says what to do", () => {
       };
       more();
     };
-    await expect(open()).rejects.toEqual(failure("unsupported", /200, not 206/));
+    await expect(open({ timeout: 60_000 })).rejects.toEqual(failure("unsupported", /200, not 206/));
     await expect.poll(() => cut).toBe(true);
     expect(sent).toBeLessThan(64 << 20);
   });
@@ -158,7 +158,7 @@ describe("opening fails, and says what to do", () => {
       const more = (): void => void (cut || response.write(new Uint8Array(65536), more));
       more();
     };
-    await expect(open()).rejects.toEqual(failure("io", /more than the 4096 bytes/));
+    await expect(open({ timeout: 60_000 })).rejects.toEqual(failure("io", /more than the 4096 bytes/));
     await expect.poll(() => cut).toBe(true);
   });
 
@@ -197,6 +197,17 @@ describe("reading fails, and says what to do", () => {
     faults.push(() => undefined);
     expectBytes(await readBytes(storage, 60_000, 100), image.subarray(60_000, 60_100));
     expect(faults).toHaveLength(0);
+  });
+
+  test("slow is not silent: a body may take longer than the timeout while it comes", async () => {
+    const storage = await open();
+    behave = (_request, response) => {
+      response.writeHead(206, { "Content-Range": "bytes 49152-53247/100000" });
+      for (let piece = 0; piece < 8; piece++) setTimeout(() => { response.write(image.subarray(49152 + piece * 512, 49152 + (piece + 1) * 512)); }, piece * 60);
+      setTimeout(() => { response.end(); }, 480);
+    };
+    expectBytes(await readBytes(storage, 49_152, CHUNK), image.subarray(49_152, 49_152 + CHUNK));
+    expect(requests).toHaveLength(2);
   });
 
   test("with ETags hidden, another Last-Modified is a change; a weak ETag for a strong one is not", async () => {
