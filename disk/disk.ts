@@ -1,12 +1,10 @@
+import { loadChain, lookUp, resolve, status, type Status } from "./chain.ts";
 import { DiskError } from "./errors.ts";
 import type { Extent, Image, PackedExtent } from "./image.ts";
 import { UnpackedClusters } from "./metadata/unpacked.ts";
 import { ChangeOrder } from "./order.ts";
 import { all, type Pending, type Storage } from "./storage.ts";
 import { call, read, run, TaskQueue, wait, write, type Task } from "./task.ts";
-
-/** What backs a guest range: the extent, and how many images down the chain it was found (0: the top). */
-export interface Status { readonly extent: Extent; readonly depth: number }
 
 export interface DiskOptions {
   /** Bound of the cache of unpacked clusters, in bytes. Default 16 MiB. */
@@ -27,6 +25,7 @@ export class Disk implements Storage {
   readonly #top: Image;
   readonly #tasks = new TaskQueue();
   readonly #order = new ChangeOrder();
+  readonly #reads = new Set<Promise<void>>();
   readonly #unpacked: UnpackedClusters;
   #closed = false;
 
@@ -41,17 +40,25 @@ export class Disk implements Storage {
 
   read(offset: number, into: Uint8Array): Pending {
     this.#open("read");
+    const pending = this.#read(offset, into);
+    if (!pending) return;
+    const tracked = pending.finally(() => { this.#reads.delete(tracked); });
+    this.#reads.add(tracked);
+    return tracked;
+  }
+
+  #read(offset: number, into: Uint8Array): Pending {
     const started: Pending[] = [];
     let done = 0;
     try {
       while (done < into.length) {
         const here = offset + done;
-        const extent = this.#resolve(here, into.length - done);
+        const extent = resolve(this.chain, here, into.length - done);
         if (extent === undefined) {
-          const loaded = run(this.#load(here));
+          const loaded = run(loadChain(this.chain, here));
           if (!loaded) continue;
           const rest = done;
-          started.push(loaded.then(() => this.read(offset + rest, into.subarray(rest))));
+          started.push(loaded.then(() => this.#read(offset + rest, into.subarray(rest))));
           break;
         }
         const pending = this.#fetch(extent, into.subarray(done, done + extent.length));
@@ -65,20 +72,28 @@ export class Disk implements Storage {
   }
 
   write(offset: number, from: Uint8Array): Pending {
-    this.#changeable(offset, from.length, "write");
-    return this.#order.run(offset, from.length, () => this.#write(offset, from));
+    this.#changeable(offset, "write");
+    return this.#order.run(offset, from.length, () => {
+      this.#fits(offset, from.length, "write");
+      return this.#write(offset, from);
+    });
   }
 
   zero(offset: number, length: number, keep = false): Pending {
-    this.#changeable(offset, length, "zero");
-    return this.#order.run(offset, length, () => run(this.#zero(offset, length, keep)));
+    this.#changeable(offset, "zero");
+    return this.#order.run(offset, length, () => {
+      this.#fits(offset, length, "zero");
+      return run(this.#zero(offset, length, keep));
+    });
   }
 
   discard(offset: number, length: number): Pending {
-    this.#changeable(offset, length, "discard");
-    const { first, last } = this.#wholeBlocks(offset, length);
-    if (first >= last) return;
-    return this.#order.run(offset, length, () => this.#tasks.run(() => this.#top.discard(first, last - first)));
+    this.#changeable(offset, "discard");
+    return this.#order.run(offset, length, () => {
+      this.#fits(offset, length, "discard");
+      const { first, last } = this.#wholeBlocks(offset, length);
+      return first < last ? this.#tasks.run(() => this.#top.discard(first, last - first)) : undefined;
+    });
   }
 
   flush(): Pending {
@@ -89,8 +104,9 @@ export class Disk implements Storage {
 
   /** Changes the guest disk's size; what is new reads as zeros even where a backing file is longer. */
   truncate(size: number): Pending {
-    this.#changeable(0, 0, "resize");
-    return run(this.#resize(size));
+    this.#changeable(0, "resize");
+    if (!(Number.isSafeInteger(size) && size >= 0)) throw new DiskError("invalid-argument", `${size} is no size of a disk`, { path: this.name, operation: "resize" });
+    return this.#order.run(0, Infinity, () => run(this.#resize(size)));
   }
 
   /** Waits for what is in flight, then closes every image of the chain. A second close does nothing. */
@@ -101,33 +117,8 @@ export class Disk implements Storage {
   }
 
   /** What backs the range that starts at `offset`, and for how many bytes. For listings and copies; no data is read. */
-  *status(offset: number, length: number): Task<Status> {
-    for (const [depth, image] of this.chain.entries()) {
-      if (offset >= image.size) return { extent: { kind: "zero", length }, depth };
-      const extent = yield* lookUp(image, offset, Math.min(length, image.size - offset));
-      if (extent.kind !== "backing") return { extent, depth };
-      length = extent.length;
-    }
-    return { extent: { kind: "backing", length }, depth: this.chain.length };
-  }
-
-  /** Follows `backing` extents down the chain. No I/O; `undefined`: a table has to be loaded first. */
-  #resolve(offset: number, length: number): Extent | undefined {
-    for (const image of this.chain) {
-      if (offset >= image.size) break;
-      const extent = image.map(offset, Math.min(length, image.size - offset));
-      if (extent?.kind !== "backing") return extent;
-      length = extent.length;
-    }
-    return { kind: "zero", length };
-  }
-
-  *#load(offset: number): Task {
-    for (const image of this.chain) {
-      if (offset >= image.size) return;
-      const extent = yield* lookUp(image, offset, 1);
-      if (extent.kind !== "backing") return;
-    }
+  status(offset: number, length: number): Task<Status> {
+    return status(this.chain, offset, length);
   }
 
   #fetch(extent: Extent, into: Uint8Array): Pending {
@@ -210,8 +201,8 @@ export class Disk implements Storage {
   /** Copy on write: `length` bytes from `guest` as they are now, with `from` laid over them at `skip`. */
   *#copiedUp(guest: number, length: number, skip: number, from: Uint8Array): Task<Uint8Array> {
     const bytes = new Uint8Array(length), end = skip + from.length;
-    if (skip > 0) yield read(this, guest, bytes.subarray(0, skip));
-    if (end < length) yield read(this, guest + end, bytes.subarray(end));
+    if (skip > 0) yield wait(() => this.#read(guest, bytes.subarray(0, skip)));
+    if (end < length) yield wait(() => this.#read(guest + end, bytes.subarray(end)));
     bytes.set(from, skip);
     return bytes;
   }
@@ -237,16 +228,40 @@ export class Disk implements Storage {
   }
 
   *#resize(size: number): Task {
-    yield wait(() => this.#order.idle());
-    const old = this.size, block = this.#top.blockSize, below = this.chain[1]?.size ?? 0;
+    if (size > this.size) {
+      yield* call(() => this.#tasks.run(() => this.#reserve(size)));
+      yield* this.#clearBeyond(this.size, size);
+    }
     yield* call(() => this.#tasks.run(() => this.#top.resize(size)));
-    // What stood behind the old end, in its last block or in a longer backing file, was never the guest's.
-    if (size > old) yield* this.#writeZeros(old, Math.min(size, Math.ceil(old / block) * block) - old);
-    if (size > old && below > old) yield* this.#zero(old, Math.min(size, below) - old, false);
+  }
+
+  *#reserve(size: number): Task {
+    if (this.#top.reserve !== undefined) yield* this.#top.reserve(size);
+  }
+
+  /** What stands behind the old end, in its last block or in a longer backing file, was never the guest's: it goes before the disk grows. */
+  *#clearBeyond(old: number, size: number): Task {
+    const block = this.#top.blockSize, first = Math.ceil(old / block) * block;
+    const shows = Math.min(size, this.chain[1]?.size ?? 0), last = Math.ceil(shows / block) * block;
+    yield* this.#clear(old, Math.min(first, size));
+    if (first >= last) return;
+    const done = yield* call(() => this.#tasks.run(() => this.#top.zero(first, last - first, false)));
+    if (!done) yield* this.#clear(first, shows);
+  }
+
+  /** Writes zeros, from `offset` to `end`, where anything else is to be seen, or will be once the disk reaches there. */
+  *#clear(offset: number, end: number): Task {
+    while (offset < end) {
+      let extent = yield* lookUp(this.#top, offset, Math.min(end - offset, MIB));
+      if (extent.kind === "backing") ({ extent } = yield* status(this.chain.slice(1), offset, extent.length));
+      if (extent.kind === "data" || extent.kind === "packed") yield wait(() => this.#write(offset, ZEROS.subarray(0, extent.length)));
+      offset += extent.length;
+    }
   }
 
   *#close(): Task {
     yield wait(() => this.#order.idle());
+    yield wait(() => (this.#reads.size === 0 ? undefined : Promise.allSettled(this.#reads).then(() => undefined)));
     const failures: unknown[] = [];
     for (const image of this.chain) {
       try {
@@ -269,13 +284,15 @@ export class Disk implements Storage {
     if (this.#closed) throw new DiskError("invalid-argument", `${operation} after close`, { path: this.name, operation });
   }
 
-  #changeable(offset: number, length: number, operation: string): void {
+  #changeable(offset: number, operation: string): void {
     this.#open(operation);
-    const context = { path: this.name, offset, operation };
-    if (this.readOnly) throw new DiskError("read-only", `cannot ${operation}: the disk is open read-only; put an overlay on it or open it for writing`, context);
-    if (!(Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.size)) {
-      throw new DiskError("out-of-bounds", `cannot ${operation} ${length} bytes: the disk has ${this.size}`, context);
-    }
+    if (this.readOnly) throw new DiskError("read-only", `cannot ${operation}: the disk is open read-only; put an overlay on it or open it for writing`, { path: this.name, offset, operation });
+  }
+
+  /** Asked when a change begins: one that waited may find the disk resized. */
+  #fits(offset: number, length: number, operation: string): void {
+    if (Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.size) return;
+    throw new DiskError("out-of-bounds", `cannot ${operation} ${length} bytes: the disk has ${this.size}`, { path: this.name, offset, operation });
   }
 }
 
@@ -283,13 +300,4 @@ export class Disk implements Storage {
 function failedAfter(started: readonly Pending[], error: unknown): Pending {
   if (started.length === 0) throw error;
   return all([Promise.reject(error), ...started]);
-}
-
-/** `image.map`, loading what it needs. */
-function* lookUp(image: Image, offset: number, length: number): Task<Extent> {
-  for (;;) {
-    const extent = image.map(offset, length);
-    if (extent !== undefined) return extent;
-    yield* image.load(offset);
-  }
 }

@@ -72,7 +72,12 @@ export interface Image {
   zero(guest: number, length: number, keep: boolean): Task<boolean>;
   /** Drops whole blocks that nobody needs; they read as zeros or as before. */
   discard(guest: number, length: number): Task;
-  /** Changes the guest disk's size, in bytes. Shrinking drops what is beyond. */
+  /** Makes room in the tables to allocate and zero up to `size`, which the disk is about to grow to. Absent: there is room always. */
+  reserve?(size: number): Task;
+  /**
+   * Changes the guest disk's size, in bytes; durable before the next change is. Shrinking drops what is beyond. What
+   * is allocated behind the old end shows when the disk grows: the owner clears it first.
+   */
   resize(size: number): Task;
 
   /** Makes everything published durable, in an order that survives a crash at any step. */

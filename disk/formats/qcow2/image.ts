@@ -6,7 +6,7 @@ import { markCorrupt, type Qcow2Header } from "./header.ts";
 import { decode, encode, referenced, type Entry } from "./l2-entry.ts";
 import { type Mapping } from "./mapping.ts";
 import type { Refcounts } from "./refcounts.ts";
-import { resize } from "./resize.ts";
+import { reserve, writeSize } from "./resize.ts";
 
 /** A reference that was dropped. It still counts until the tables that dropped it are durable and old reads have ended. */
 interface Dropped { readonly cluster: number; readonly since: number; readonly punch: boolean }
@@ -55,6 +55,10 @@ export class Qcow2Image implements Image {
 
   discard(guest: number, length: number): Task {
     return this.#guarded(this.#discard(guest, length));
+  }
+
+  reserve(size: number): Task {
+    return this.#guarded(this.#reserve(size));
   }
 
   resize(size: number): Task {
@@ -139,12 +143,17 @@ export class Qcow2Image implements Image {
     });
   }
 
+  *#reserve(size: number): Task {
+    yield* this.#flush();
+    yield* reserve(this.storage, this.header, this.mapping, this.#counts(), size);
+  }
+
   *#resize(size: number): Task {
-    const refcounts = this.#counts();
+    yield* this.#reserve(size);
     const kept = Math.ceil(size / this.blockSize) * this.blockSize;
     yield* this.#change(kept, this.size - kept, (entry) => (entry.kind === "unallocated" ? undefined : { host: 0, zero: false }));
     yield* this.#flush();
-    yield* resize(this.storage, this.header, this.mapping, refcounts, size);
+    yield* writeSize(this.storage, size);
     this.size = size;
   }
 

@@ -8,8 +8,8 @@ import { ENTRY_SIZE } from "./l2-entry.ts";
 import type { Mapping } from "./mapping.ts";
 import type { Refcounts } from "./refcounts.ts";
 
-/** Sets the guest size in the header, after giving the L1 table room for it. Everything else is durable already. */
-export function* resize(file: Storage, header: Qcow2Header, mapping: Mapping, refcounts: Refcounts, size: number): Task {
+/** Gives the L1 table room for a guest disk of `size` bytes. Everything else is durable already. */
+export function* reserve(file: Storage, header: Qcow2Header, mapping: Mapping, refcounts: Refcounts, size: number): Task {
   const refuse = (what: string): never => { throw new DiskError("unsupported", what, { path: file.name, format: "qcow2", operation: "resize" }); };
   if (size % 512 !== 0) refuse(`the size ${size} is not a multiple of 512`);
   if (header.snapshotCount > 0 && header.version < 3) refuse("a version 2 image with snapshots cannot be resized, since it does not record their sizes; delete them first");
@@ -17,6 +17,10 @@ export function* resize(file: Storage, header: Qcow2Header, mapping: Mapping, re
   const entries = Math.ceil(size / (mapping.clusterSize * mapping.perTable));
   if (entries * ENTRY_SIZE > LIMITS.l1Bytes) refuse(`${size} bytes need an L1 table over QEMU's bound of 32 MiB; use larger clusters`);
   if (entries * ENTRY_SIZE > mapping.l1.bytes.length) yield* growL1(file, mapping, refcounts, entries);
+}
+
+/** Sets the guest size in the header. Everything else is durable already. */
+export function* writeSize(file: Storage, size: number): Task {
   const bytes = new Uint8Array(8);
   setU64(new DataView(bytes.buffer), 0, size);
   yield write(file, HeaderFields.offsetOf("size"), bytes);
