@@ -151,6 +151,7 @@ export class IdeDisk implements AtaHandler {
 
   #read(activity: Activity, offset: number, count: number, deliver: (bytes: Uint8Array) => void): void {
     const { drive } = this;
+    if (!drive.holds(offset / SECTOR, count)) return this.#fail(ERROR.ID_NOT_FOUND);
     const length = count * SECTOR;
     const buffer = drive.borrow(length);
     const live = this.#busyWith(activity);
@@ -164,6 +165,7 @@ export class IdeDisk implements AtaHandler {
 
   #write(activity: Activity, offset: number, buffer: Uint8Array, count: number): void {
     const { drive } = this;
+    if (drive.readOnly || !drive.holds(offset / SECTOR, count)) return this.#fail(ERROR.ID_NOT_FOUND);
     const start = (): Pending => this.#thenDurable(drive.storage.write(offset, buffer));
     const live = this.#busyWith(activity);
     drive.submit({ operation: "write", offset, length: buffer.length, start }, () => {
@@ -221,7 +223,10 @@ export class IdeDisk implements AtaHandler {
     return this.#writeCache ? written : after(written, () => this.drive.storage.flush("guest"));
   }
 
-  /** Whether a command's sectors are on the disk and may be accessed so; if not, the guest has been told. */
+  /**
+   * Whether a command's sectors are on the disk and may be accessed so; if not, the guest has been told. They are
+   * checked again when a transfer starts: the guest may have changed the registers meanwhile.
+   */
   #accepts(code: number, write = false): boolean {
     const { offset, count } = this.#range(code);
     if (write && this.drive.readOnly) {
