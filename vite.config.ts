@@ -2,6 +2,10 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   root: "web",
+  // The page works under any path.
+  base: "./",
+  worker: { format: "es" },
+  build: { outDir: "../dist/page", emptyOutDir: true },
   test: {
     root: ".",
     include: ["test/**/*.test.ts"],

@@ -11,6 +11,8 @@ interface Listener {
   onSave(save: SaveState): void;
   /** A save of our own accord failed; the guest's own flushes fail to the guest. */
   onFailure(error: unknown): void;
+  /** Closes `inner` and all that goes with it. */
+  close(): Pending;
 }
 
 /** The guest's disk, which watches whether everything written is durable, and sees to it. */
@@ -47,7 +49,7 @@ export class SavedDisk extends Filter {
   override close(): Pending {
     this.#closed = true;
     clearTimeout(this.#timer);
-    return super.close();
+    return this.listener.close();
   }
 
   /** A flush covers what is complete: a change that is still under way counts once more when it is done. */

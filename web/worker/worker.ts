@@ -1,5 +1,4 @@
-import { expose } from "comlink";
-import "./errors.ts";
-import { WorkerStation } from "./station.ts";
+import { serveMachine } from "../../emulator/worker.ts";
+import { PageWorker } from "./page-worker.ts";
 
-expose(new WorkerStation());
+serveMachine(new PageWorker());
