@@ -55,6 +55,11 @@ export interface Image {
 
   /** Pure lookup in resident metadata; `undefined` when some of it has to be loaded first. `offset` < `size`. */
   map(offset: number, length: number): Extent | undefined;
+  /**
+   * As `map`, but tells holes of the file too: for listings and copies, since asking the file system costs a system
+   * call. Absent: `map` knows all there is to know.
+   */
+  layout?(offset: number, length: number): Extent | undefined;
   /** Makes the next `map(offset)` answer. */
   load(offset: number): Task;
 

@@ -1,6 +1,9 @@
 import type { Image } from "../image.ts";
 import type { Storage } from "../storage.ts";
 import type { Task } from "../task.ts";
+import type { CheckOptions, CheckResult } from "./check.ts";
+import type { Creation } from "./creation.ts";
+import type { FormatInfo } from "./info.ts";
 
 export interface ImageOptions {
   /** Opened for reading only; nothing is written, not even a repair. */
@@ -17,4 +20,10 @@ export interface Format {
   probe(head: Uint8Array): boolean;
   /** Opens one image, not its backing file. The image owns `storage` from then on; on a failure the caller keeps it. */
   open(storage: Storage, options: ImageOptions): Task<Image>;
+  /** What the image says of itself, also where `open` would refuse it for a feature that we do not have. */
+  info(storage: Storage): Task<FormatInfo>;
+  /** How an empty image is made; absent: this format is for reading only. */
+  readonly creation?: Creation;
+  /** Looks for contradictions in the image, and mends them if asked; absent: the format has nothing to check. */
+  check?(storage: Storage, options?: CheckOptions): Task<CheckResult>;
 }

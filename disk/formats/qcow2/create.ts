@@ -51,6 +51,11 @@ interface Layout {
   readonly tableClusters: number; readonly blocks: number; readonly l1Size: number; readonly l1Offset: number; readonly used: number;
 }
 
+/** Throws `invalid-argument` for options that no image can have. */
+export function checkCreateOptions(options: Qcow2CreateOptions): void {
+  formatHeader(options, plan(options));
+}
+
 /** Header, refcount table, refcount blocks, L1, one after the other. */
 function plan(options: Qcow2CreateOptions): Layout {
   const { version = 3, clusterSize = 65536, refcountBits = 16 } = options;
@@ -60,9 +65,10 @@ function plan(options: Qcow2CreateOptions): Layout {
   if (!(Number.isInteger(order) && refcountBits <= 64)) refuse(`Refcount width must be a power of two and may not exceed 64 bits, not ${refcountBits}`);
   if (version < 3 && order !== 4) refuse("Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)");
   if (version < 3 && (options.compressionType === "zstd" || options.lazyRefcounts === true)) refuse("zstd and lazy refcounts are only supported with compatibility level 1.1 and above (use version=v3 or greater)");
-  if (!(Number.isSafeInteger(size) && size >= 0)) refuse(`${options.size} is no size of a disk`);
+  if (!(size >= 0)) refuse(`${options.size} is no size of a disk`);
   const l1Size = Math.ceil(size / (clusterSize * (clusterSize / 8)));
-  if (l1Size * 8 > LIMITS.l1Bytes) refuse(`a disk of ${size} bytes needs larger clusters than ${clusterSize}`);
+  if (l1Size * 8 > LIMITS.l1Bytes) refuse("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
+  if (!Number.isSafeInteger(size)) refuse(`a disk of ${options.size} bytes is larger than disk86 can address (8 PiB)`);
   const l1Clusters = Math.ceil((l1Size * 8) / clusterSize), perBlock = (clusterSize * 8) / refcountBits;
   let blocks = 1, tableClusters = 1;
   for (;;) {

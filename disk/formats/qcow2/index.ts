@@ -6,10 +6,12 @@ import type { Image } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, wait, write, type Task } from "../../task.ts";
 import type { Format, ImageOptions } from "../format.ts";
-import { repairDirty } from "./check.ts";
+import { checkQcow2, repairDirty } from "./check.ts";
+import { qcow2Creation } from "./creation.ts";
 import { INCOMPATIBLE, refuseUnsupported } from "./features.ts";
 import { HeaderFields3, MAGIC, readHeader, V2_LENGTH, type Qcow2Header } from "./header.ts";
 import { Qcow2Image } from "./image.ts";
+import { qcow2Info } from "./info.ts";
 import { Mapping } from "./mapping.ts";
 import { Refcounts } from "./refcounts.ts";
 
@@ -17,6 +19,9 @@ export const qcow2: Format = {
   name: "qcow2",
   probe: (head) => head.length >= 8 && new DataView(head.buffer, head.byteOffset).getUint32(0) === MAGIC && new DataView(head.buffer, head.byteOffset).getUint32(4) >= 2,
   open,
+  info: qcow2Info,
+  creation: qcow2Creation,
+  check: checkQcow2,
 };
 
 function* open(file: Storage, { readOnly, tableCache }: ImageOptions): Task<Image> {

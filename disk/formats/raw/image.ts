@@ -22,11 +22,12 @@ export class RawImage implements Image {
     return { kind: "data", length, storage: this.storage, offset, writable: !this.readOnly };
   }
 
-  /** What the file system knows of holes, for listings and copies: asking it costs a system call. */
   layout(offset: number, length: number): Extent {
-    if (!isSparse(this.storage)) return this.map(offset, length);
+    const present = this.storage.size - offset;
+    if (present <= 0) return { kind: "zero", length, offset };
+    if (!isSparse(this.storage)) return this.map(offset, Math.min(length, present));
     const { data, length: run } = this.storage.dataAt(offset);
-    return data ? this.map(offset, Math.min(run, length)) : { kind: "zero", length: Math.min(run, length), offset };
+    return data ? this.map(offset, Math.min(run, length, present)) : { kind: "zero", length: Math.min(run, length), offset };
   }
 
   // oxlint-disable-next-line require-yield -- everything is always resident

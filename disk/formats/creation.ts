@@ -1,0 +1,22 @@
+import type { Storage } from "../storage.ts";
+import type { Task } from "../task.ts";
+
+/** One `-o` option of `create`, named and described as qemu-img does. */
+export interface CreateOption {
+  readonly name: string;
+  readonly type: "string" | "size" | "number" | "boolean";
+  readonly help: string;
+  /** As it would be typed. Without one the option is unset. */
+  readonly initial?: string;
+}
+
+/** Values by option name. A `size` or `number` is a number, a `boolean` one; what was not given and has no default is absent. */
+export type CreateValues = Readonly<Record<string, string | number | boolean | undefined>>;
+
+/** How empty images of a format are made. */
+export interface Creation {
+  /** In the order in which qemu-img lists a new image's options. `size` is in bytes; with `backing_file` the format can have one. */
+  readonly options: readonly CreateOption[];
+  /** Checks the values, and answers how the image is made in a storage: nothing is touched before it is known to be possible. */
+  plan(values: CreateValues): (into: Storage) => Task;
+}

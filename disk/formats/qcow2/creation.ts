@@ -1,0 +1,67 @@
+import { DiskError } from "../../errors.ts";
+import type { CreateOption, CreateValues, Creation } from "../creation.ts";
+import { checkCreateOptions, createQcow2, type Qcow2CreateOptions } from "./create.ts";
+
+/** In the order in which qemu-img lists them. */
+const OPTIONS: readonly CreateOption[] = [
+  { name: "cluster_size", type: "size", help: "qcow2 cluster size", initial: "65536" },
+  { name: "extended_l2", type: "boolean", help: "Extended L2 tables", initial: "off" },
+  { name: "preallocation", type: "string", help: "Preallocation mode (allowed values: off, metadata, falloc, full)" },
+  { name: "compression_type", type: "string", help: "Compression method used for image cluster compression", initial: "zlib" },
+  { name: "size", type: "size", help: "Virtual disk size" },
+  { name: "compat", type: "string", help: "Compatibility level (v2 [0.10] or v3 [1.1])" },
+  { name: "backing_file", type: "string", help: "File name of a base image" },
+  { name: "backing_fmt", type: "string", help: "Image format of the base image" },
+  { name: "data_file", type: "string", help: "File name of an external data file" },
+  { name: "data_file_raw", type: "boolean", help: "The external data file must stay valid as a raw image" },
+  { name: "encryption", type: "boolean", help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)" },
+  { name: "encrypt.format", type: "string", help: "Encrypt the image, format choices: 'aes', 'luks'" },
+  { name: "lazy_refcounts", type: "boolean", help: "Postpone refcount updates", initial: "off" },
+  { name: "refcount_bits", type: "number", help: "Width of a reference count entry in bits", initial: "16" },
+];
+
+const VERSIONS: Readonly<Record<string, 2 | 3>> = { "0.10": 2, v2: 2, "1.1": 3, v3: 3 };
+const COMPRESSION = ["zlib", "zstd"] as const;
+const PREALLOCATION: ReadonlySet<string> = new Set(["off", "metadata", "falloc", "full"]);
+
+export const qcow2Creation: Creation = {
+  options: OPTIONS,
+  plan(values) {
+    const options = toOptions(values);
+    checkCreateOptions(options);
+    return (into) => createQcow2(into, options);
+  },
+};
+
+function toOptions(values: CreateValues): Qcow2CreateOptions {
+  refuseMissing(values);
+  const { compat = "1.1", compression_type: compression, backing_file: backingFile, backing_fmt: backingFormat } = values;
+  const version = VERSIONS[String(compat)], compressionType = COMPRESSION.find((one) => one === compression);
+  if (version === undefined) throw refused(`Parameter 'version' does not accept value '${String(compat)}'`);
+  if (compressionType === undefined) throw refused(`Parameter 'compression-type' does not accept value '${String(compression)}'`);
+  if (backingFormat !== undefined && backingFile === undefined) throw refused("Backing format cannot be used without backing file");
+  return {
+    size: Number(values["size"]), version, compressionType, clusterSize: Number(values["cluster_size"]), refcountBits: Number(values["refcount_bits"]),
+    lazyRefcounts: values["lazy_refcounts"] === true,
+    backingFile: backingFile === undefined ? undefined : String(backingFile), backingFormat: backingFormat === undefined ? undefined : String(backingFormat),
+  };
+}
+
+/** Features of QEMU's that an image of ours cannot have yet, each by its name. */
+function refuseMissing(values: CreateValues): void {
+  const preallocation = String(values["preallocation"] ?? "off");
+  if (!PREALLOCATION.has(preallocation)) throw refused(`Parameter 'preallocation' does not accept value '${preallocation}'`);
+  const missing = [
+    preallocation === "off" ? undefined : `preallocation=${preallocation}`,
+    values["extended_l2"] === true ? "extended_l2=on" : undefined,
+    values["data_file"] === undefined ? undefined : "data_file",
+    values["data_file_raw"] === true ? "data_file_raw=on" : undefined,
+    values["encryption"] === true ? "encryption=on" : undefined,
+    values["encrypt.format"] === undefined ? undefined : "encrypt.format",
+  ].filter((one) => one !== undefined);
+  if (missing.length > 0) throw new DiskError("unsupported", `disk86 cannot make images with ${missing.join(", ")}: leave that out, or make the image with qemu-img`, { format: "qcow2", operation: "create" });
+}
+
+function refused(what: string): DiskError {
+  return new DiskError("invalid-argument", what, { format: "qcow2", operation: "create" });
+}
