@@ -1,0 +1,9 @@
+import type { VerbEntry } from "./verb.ts";
+
+/** The verbs that need only disks. A verb is loaded when it is called: the program starts fast however many there are. */
+export const DISK_VERBS: readonly VerbEntry[] = [
+  { name: "create", summary: "make an empty image, or an overlay on another image", load: async () => (await import("./create.ts")).create },
+  { name: "info", summary: "tell what an image is", load: async () => (await import("./info.ts")).info },
+  { name: "check", summary: "look for errors in an image, and mend them", load: async () => (await import("./check.ts")).check },
+  { name: "map", summary: "list where the guest's bytes stand", load: async () => (await import("./map.ts")).map },
+];

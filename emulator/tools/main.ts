@@ -1,0 +1,20 @@
+import { complain, runProgram } from "../../disk/tools/program.ts";
+import type { Output, VerbEntry } from "../../disk/tools/verb.ts";
+import { DISK_VERBS } from "../../disk/tools/verbs.ts";
+import { version } from "../../package.json";
+
+const BOOT: VerbEntry = { name: "boot", summary: "boot an image in v86, with its serial console in this terminal", load: async () => (await import("./boot.ts")).boot };
+
+const output: Output = {
+  out: (text) => { process.stdout.write(text); },
+  error: (text) => { process.stderr.write(text); },
+  watched: process.stderr.isTTY,
+};
+
+// A reader that has seen enough (`disk86 map disk | head`) is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") complain(error, output);
+  process.exit(error.code === "EPIPE" ? 0 : 1);
+});
+
+process.exitCode = await runProgram({ version, verbs: [BOOT, ...DISK_VERBS] }, process.argv.slice(2), output);

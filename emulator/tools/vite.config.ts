@@ -1,0 +1,18 @@
+import { defineConfig } from "vite";
+
+/** The Node build: the command line, the library and the server of `npm start`, into dist/node. Dependencies that are loaded from node_modules stay there. */
+export default defineConfig({
+  publicDir: false,
+  build: {
+    ssr: true,
+    target: "node20",
+    outDir: "dist/node",
+    emptyOutDir: true,
+    minify: "oxc",
+    rollupOptions: {
+      input: { disk86: "emulator/tools/main.ts" },
+      output: { entryFileNames: "[name].js", chunkFileNames: "[name]-[hash].js", banner: (chunk) => (chunk.name === "disk86" ? "#!/usr/bin/env node" : "") },
+    },
+  },
+  ssr: { target: "node", noExternal: ["pako", "zstddec", "cli-progress", "fastest-levenshtein"] },
+});
