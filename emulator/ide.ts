@@ -4,7 +4,8 @@ import {
   ATA, BUS_MASTER, describeDisk, DISABLE_WRITE_CACHE, ENABLE_WRITE_CACHE, ERROR, IDLE, LBA48, STATUS, TRIM_BLOCK, TRIM_MAX_BLOCKS, trimRanges,
 } from "./ata.ts";
 import { after, type Drive, SECTOR } from "./drive.ts";
-import { fits, gather, type GuestMemory, scatter, type Segment } from "./guest-memory.ts";
+import { gather, type GuestMemory, scatter, type Segment } from "./guest-memory.ts";
+import { physicalRegions } from "./prdt.ts";
 import { type AtaHandler, interceptAta } from "./v86-ata.ts";
 import type { AtaInterface, StateTree } from "./v86-internals.ts";
 
@@ -286,28 +287,10 @@ export class IdeDisk implements AtaHandler {
     ata.push_irq();
   }
 
-  /** Bus Master IDE 1.2: the table of physical regions for a transfer of `length` bytes; `undefined`: it is no good. */
   #transfer(length: number): Segment[] | undefined {
-    const segments: Segment[] = [];
-    const view = this.memory.view();
-    for (let entry = this.ata.channel.prdt_addr >>> 0, left = length; left > 0; entry += PRD_SIZE) {
-      if (!fits(this.memory, entry, PRD_SIZE) || segments.length >= PRD_MAX) return undefined;
-      const address = (view.getUint32(entry, true) & ~1) >>> 0;
-      const count = Math.min(left, view.getUint16(entry + 4, true) || PRD_FULL);
-      if (!fits(this.memory, address, count)) return undefined;
-      segments.push({ address, length: count });
-      left -= count;
-      if (left > 0 && view.getUint16(entry + 6, true) & PRD_LAST) return undefined;
-    }
-    return segments;
+    return physicalRegions(this.memory, this.ata.channel.prdt_addr >>> 0, length);
   }
 }
-
-const PRD_SIZE = 8;
-/** A table lies within 64 KiB. */
-const PRD_MAX = 0x10000 / PRD_SIZE;
-const PRD_FULL = 0x10000;
-const PRD_LAST = 0x8000;
 
 function checkSize(drive: Drive): void {
   if (drive.sectors <= IDE_MAX_SECTORS) return;

@@ -45,6 +45,15 @@ describe.skipIf(!requireGuests(debian))("Debian sees disks that keep their word"
     expect(await run("cat /sys/block/sdb/queue/rotational")).toBe("0");
   });
 
+  test("the keyboard: text typed on the screen's console", async () => {
+    machine.serial.send("\n");
+    await machine.waitForSerial(debian.prompt);
+    await machine.type("echo typed $((6 * 7)) > /dev/ttyS0\n");
+    await machine.waitForSerial("typed 42");
+    expect(machine.screenText().join("\n")).toContain("debian# echo typed $((6 * 7)) > /dev/ttyS0");
+    await run("");
+  });
+
   for (const name of ["sdb", "vda"] as const) {
     describe(`disk ${name}`, () => {
       const disk = scratch[name];
@@ -148,5 +157,31 @@ describe.skipIf(!requireGuests(debian))("Debian sees disks that keep their word"
     expect(written).toHaveLength(16);
     expect(read).toEqual(written);
     expect(await run("e2fsck -fn /dev/sdb >/dev/null 2>&1 && e2fsck -fn /dev/vda >/dev/null 2>&1 && echo clean")).toBe("clean");
+  });
+});
+
+describe.skipIf(!requireGuests(debian))("Debian on virtio", () => {
+  const names = ["vdb", "vdc", "vdd", "vde", "vdf"];
+  const disks = names.map(() => new GuestDisk(SCRATCH));
+  let machine: Machine;
+  beforeAll(async () => {
+    const root = new GuestDisk(rawGuest(debian, folder));
+    for (const disk of disks) disk.answers = "mixed";
+    machine = await Machine.create({
+      ...biosImages(), wasm: await nodeWasm(), memory: 128, drives: [root, ...disks].map((storage) => ({ storage, bus: "virtio" as const })),
+    });
+    machine.start();
+    await machine.waitForSerial(debian.prompt, BOOT_TIMEOUT);
+  });
+  afterAll(async () => await machine.destroy());
+
+  test("six disks share two interrupts, and none is lost under load", async () => {
+    expect((await shell(machine, "grep virtio /proc/interrupts | wc -l"))).toBe("2");
+    const jobs = names.map((name) => `(dd if=/dev/urandom of=/dev/${name} bs=16k count=100 oflag=direct; dd if=/dev/${name} of=/dev/null bs=4k count=400 iflag=direct) 2>/dev/null &`).join(" ");
+    const started = performance.now();
+    expect(await shell(machine, `${jobs} wait; echo all done`)).toContain("all done");
+    // A lost interrupt costs 30 s, or for ever.
+    expect(performance.now() - started).toBeLessThan(25_000);
+    for (const disk of disks) expect(disk.count("write")).toBeGreaterThanOrEqual(100);
   });
 });
