@@ -1,6 +1,8 @@
+import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { runTool, tryTool } from "./tools.ts";
-import { checkQcow2, type CheckOptions, type CheckResult } from "../../disk/formats/qcow2/check.ts";
+import type { CheckOptions, CheckResult } from "../../disk/formats/check.ts";
+import { checkQcow2 } from "../../disk/formats/qcow2/check.ts";
 import { FileStorage } from "../../disk/storage/file.node.ts";
 import { run } from "../../disk/task.ts";
 
@@ -88,15 +90,15 @@ export async function ourCheck(path: string, repair?: "leaks" | "all", options: 
   }
 }
 
-export function counts({ findings: _, findingCount: __, ...result }: CheckResult): QemuCheck {
-  return result;
+export function counts(result: CheckResult): QemuCheck {
+  return Object.fromEntries(Object.entries(result).filter(([name]) => !name.startsWith("finding"))) as unknown as QemuCheck;
 }
 
-/** The guest's data, as QEMU reads it. */
-export function guestHash(path: string, snapshot?: string): string {
-  const raw = `${path}.raw`;
-  runTool("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", ...(snapshot === undefined ? [] : ["-l", snapshot]), path, raw]);
-  return runTool("sha256sum", [raw]).slice(0, 64);
+/** The sha256 of the guest's data, now or in a snapshot, as QEMU reads it; `undefined` where it cannot. */
+export function tryGuestHash(path: string, snapshot?: string): string | undefined {
+  const raw = `${path}.raw`, from = snapshot === undefined ? [] : ["-l", snapshot];
+  if (tryTool("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", ...from, path, raw]).status !== 0) return undefined;
+  return createHash("sha256").update(readFileSync(raw)).digest("hex");
 }
 
 export function qemuIo(path: string, ...commands: string[]): void {

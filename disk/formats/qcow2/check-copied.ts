@@ -1,11 +1,12 @@
 import { read, write, type Task } from "../../task.ts";
+import { PAGE, PAGE_BITS } from "./check-counts.ts";
 import { eachTable } from "./check-l2.ts";
 import type { Refcounting } from "./check-refcounts.ts";
 import { MARK, type CheckState } from "./check-state.ts";
 import { entryText } from "./check-walk.ts";
 import { ENTRY_SIZE, hostOffset, isCompressed, isCopied, isZero } from "./l2-entry.ts";
 
-const MIB = 2 ** 20, COPIED = 0x8000_0000;
+const MIB = 2 ** 20, COPIED = 0x8000_0000, HIGH_OFFSET = 0x00ff_ffff;
 
 /**
  * Compares the COPIED flags of the active tables with the refcounts, which are what they will be after the repair:
@@ -58,15 +59,17 @@ class Flags {
 
   /** The L2 table at `at`, which the active L1 names `active` times. Answers whether an entry was mended. */
   table(view: DataView, at: number, active: number, writable: boolean): boolean {
-    const { entrySize, clusterSize, externalData, marks } = this.state, extended = entrySize === 16;
-    let mended = false;
+    const { entrySize, clusterSize, clusterBits, externalData, marks, clusters } = this.state, extended = entrySize === 16;
+    const scale = 2 ** (32 - clusterBits);
+    let mended = false, page = marks.page(0), pageIndex = 0;
     for (let i = 0; i < clusterSize; i += entrySize) {
       const high = view.getUint32(i), low = view.getUint32(i + 4);
       if ((high === 0 && low === 0) || isCompressed(high)) continue;
-      const host = hostOffset(high, low), copied = isCopied(high);
-      if (host === 0 && !(externalData && copied && (extended || !isZero(low)))) continue;
-      const cluster = Math.floor(host / clusterSize);
-      if ((externalData || marks.has(cluster, MARK.one)) === copied) continue;
+      const copied = isCopied(high), cluster = (high & HIGH_OFFSET) * scale + (low >>> clusterBits);
+      if (cluster === 0 && hostOffset(high, low) === 0 && !(externalData && copied && (extended || !isZero(low)))) continue;
+      if (cluster <= clusters && cluster >>> PAGE_BITS !== pageIndex) page = marks.page(pageIndex = cluster >>> PAGE_BITS);
+      const one = externalData || (cluster <= clusters && ((page?.[cluster & (PAGE - 1)] ?? 0) & MARK.one) !== 0);
+      if (one === copied) continue;
       if (this.#wrong(view, i, at, cluster, () => `OFLAG_COPIED data cluster: l2_entry=${entryText(high, low)}`, active, writable)) mended = true;
     }
     return mended;

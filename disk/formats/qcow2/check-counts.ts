@@ -2,7 +2,8 @@ import { DiskError } from "../../errors.ts";
 
 /** Clusters a page: counters are kept only near clusters that somebody references. */
 export const PAGE_BITS = 12, PAGE = 2 ** PAGE_BITS;
-const FULL = 0xffff;
+/** Where a page's counters end. */
+export const FULL = 0xffff;
 
 /** Bounds what a check may allocate and read, whatever the image claims. In bytes. */
 export class Budget {
@@ -48,6 +49,11 @@ export class Counts {
     return this.#pages[index];
   }
 
+  /** The counters of page `index`, for a loop of its own: one that would reach 65535 is counted by `add`. */
+  own(index: number): Uint16Array {
+    return this.#pages[index] ?? this.#newPage(index);
+  }
+
   get(cluster: number): number {
     const count = this.#pages[cluster >>> PAGE_BITS]?.[cluster & (PAGE - 1)] ?? 0;
     return count === FULL ? FULL + (this.#more.get(cluster) ?? 0) : count;
@@ -55,7 +61,7 @@ export class Counts {
 
   /** `cluster` is below `clusters`; `times` may be negative. */
   add(cluster: number, times: number): void {
-    const page = this.#pages[cluster >>> PAGE_BITS] ?? this.#newPage(cluster >>> PAGE_BITS);
+    const page = this.own(cluster >>> PAGE_BITS);
     const at = cluster & (PAGE - 1), old = page[at] ?? 0, count = old + times;
     if (old < FULL && count < FULL) page[at] = count;
     else this.#set(page, cluster, this.get(cluster) + times);
@@ -86,12 +92,21 @@ export class Marks {
     return cluster < this.clusters && ((this.#pages[cluster >>> PAGE_BITS]?.[cluster & (PAGE - 1)] ?? 0) & bits) !== 0;
   }
 
+  /** The marks of page `index`. */
+  page(index: number): Uint8Array | undefined {
+    return this.#pages[index];
+  }
+
+  /** The marks of page `index`, to be set. */
+  own(index: number): Uint8Array {
+    const page = this.#pages[index];
+    if (page !== undefined) return page;
+    this.budget.allocate(PAGE);
+    return (this.#pages[index] = new Uint8Array(PAGE));
+  }
+
   set(cluster: number, bits: number): void {
-    let page = this.#pages[cluster >>> PAGE_BITS];
-    if (page === undefined) {
-      this.budget.allocate(PAGE);
-      page = this.#pages[cluster >>> PAGE_BITS] = new Uint8Array(PAGE);
-    }
+    const page = this.own(cluster >>> PAGE_BITS);
     page[cluster & (PAGE - 1)] = (page[cluster & (PAGE - 1)] ?? 0) | bits;
   }
 }

@@ -1,13 +1,12 @@
 import { read, write, type Task } from "../../task.ts";
-import type { Counts } from "./check-counts.ts";
-import { PAGE } from "./check-counts.ts";
+import { FULL, PAGE, PAGE_BITS, type Counts } from "./check-counts.ts";
 import { MARK, type CheckState } from "./check-state.ts";
 import { entryText } from "./check-walk.ts";
 import { isCompressed, isCopied, isZero, hostOffset, packedPlace } from "./l2-entry.ts";
 
 /** Of a plain entry: bits 56 to 61 and 1 to 8 are reserved. docs/interop/qcow2.rst, "Cluster mapping". */
-const RESERVED_HIGH = 0x3f00_0000, RESERVED_LOW = 0x1fe, COPIED = 0x8000_0000, HIGH_OFFSET = 0x00ff_ffff;
-const MIB = 2 ** 20;
+const RESERVED_HIGH = 0x3f00_0000, RESERVED_LOW = 0x1fe, COPIED = 0x8000_0000, COMPRESSED = 0x4000_0000, HIGH_OFFSET = 0x00ff_ffff;
+const MIB = 2 ** 20, NO_PAGE = new Uint16Array(0);
 
 /** Calls `visit` with every L2 table that `tables` counts, reading those that follow each other in one go; writes those it changed. */
 export function* eachTable(state: CheckState, tables: Counts, visit: (view: DataView, cluster: number) => boolean): Task {
@@ -52,29 +51,35 @@ interface Current { readonly view: DataView; readonly at: number; readonly times
 
 class Scan {
   readonly #extended: boolean;
+  /** Whether every entry needs a closer look. */
+  readonly #special: boolean;
+  /** Bits that an entry of a plain cluster, within 2^31 clusters, does not have. */
+  readonly #unusualHigh: number;
+  readonly #unusualLow: number;
   /** The cluster that would follow the last one without a seek; 0: there was none yet. */
   #next = 0;
-  #used = 0;
   #mended = false;
-  #suspects: number[] = [];
+  /** Whether the table at hand may be mended, once that was asked. */
+  #trusted: boolean | undefined;
 
   constructor(readonly state: CheckState) {
     this.#extended = state.entrySize === 16;
+    this.#special = this.#extended || state.externalData;
+    this.#unusualHigh = RESERVED_HIGH | COMPRESSED | (HIGH_OFFSET & ~(2 ** (state.clusterBits - 1) - 1));
+    this.#unusualLow = state.clusterSize - 1;
   }
 
   /** Counts one table. Answers whether entries were mended. */
   table(view: DataView, at: number, times: number, active: number, writable: boolean): boolean {
-    const { references, clusters, clusterBits, clusterSize, entrySize, externalData, report } = this.state;
-    const table: Current = { view, at, times, active, writable }, special = this.#extended || externalData;
-    const scale = 2 ** (32 - clusterBits), unusualLow = clusterSize - 1, unusualHigh = RESERVED_HIGH | 0x4000_0000;
-    this.#next = this.#used = 0;
+    const { references, clusters, clusterBits, clusterSize, entrySize, report } = this.state;
+    const table: Current = { view, at, times, active, writable }, shift = 32 - clusterBits;
+    this.#next = 0;
     this.#mended = false;
-    this.#suspects = [];
-    let allocated = 0, fragmented = 0;
+    this.#trusted = undefined;
+    let allocated = 0, fragmented = 0, pageIndex = -1, page: Uint16Array = NO_PAGE;
     for (let i = 0; i < clusterSize; i += entrySize) {
-      const high = view.getUint32(i), low = view.getUint32(i + 4);
-      const cluster = (high & HIGH_OFFSET) * scale + (low >>> clusterBits);
-      if ((high & unusualHigh) !== 0 || (low & unusualLow) !== 0 || cluster >= clusters || special) {
+      const high = view.getUint32(i), low = view.getUint32(i + 4), cluster = ((high & HIGH_OFFSET) << shift) | (low >>> clusterBits);
+      if ((high & this.#unusualHigh) !== 0 || (low & this.#unusualLow) !== 0 || cluster >= clusters || this.#special) {
         this.#entry(table, i, high, low);
         continue;
       }
@@ -82,12 +87,13 @@ class Scan {
       allocated++;
       if (cluster !== this.#next && this.#next !== 0) fragmented++;
       this.#next = cluster + 1;
-      references.add(cluster, times);
+      if (cluster >>> PAGE_BITS !== pageIndex) page = references.own(pageIndex = cluster >>> PAGE_BITS);
+      const count = (page[cluster & (PAGE - 1)] ?? 0) + times;
+      if (count < FULL) page[cluster & (PAGE - 1)] = count;
+      else references.add(cluster, times);
     }
-    this.#used += allocated;
     report.allocatedClusters += allocated * active;
     report.fragmentedClusters += fragmented * active;
-    if (this.#suspects.length > 0) this.#settle(table);
     return this.#mended;
   }
 
@@ -96,9 +102,8 @@ class Scan {
     const { state } = this, { report } = state, { times } = table, at = table.at + i;
     const zeros = this.#extended ? table.view.getUint32(i + 8) : 0, present = this.#extended ? table.view.getUint32(i + 12) : 0;
     if (high === 0 && low === 0 && present === 0) return;
-    this.#used++;
     if (isCompressed(high)) return this.#compressed(table, i, high, low, (zeros | present) !== 0);
-    if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0) this.#suspects.push(i);
+    if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0) this.#ignored(table, i, () => `found l2 entry with reserved bits set: ${entryText(high, low)}`, RESERVED_HIGH, RESERVED_LOW);
     const host = hostOffset(high, low), zero = !this.#extended && isZero(low);
     // QEMU's check lets this pass, but neither it nor we read such a cluster.
     if (zero && state.header.version < 3) report.corruption(at, () => `ERROR L2 entry ${entryText(high, low)} has the zero flag, which version 2 does not have`, times);
@@ -117,7 +122,7 @@ class Scan {
 
   #compressed(table: Current, i: number, high: number, low: number, bitmap: boolean): void {
     const { state } = this, { report } = state, { times, active } = table, at = table.at + i;
-    if (isCopied(high)) this.#suspects.push(i);
+    if (isCopied(high)) this.#ignored(table, i, () => `coffset=0x${packedPlace(high, low, state.clusterBits).host.toString(16)}: copied flag must never be set for compressed clusters`, COPIED, 0);
     const wrong = state.externalData ? "data file" : "non-zero subcluster allocation bitmap";
     if (state.externalData || bitmap) {
       return report.corruption(at, () => `ERROR compressed cluster ${i / state.entrySize} with ${wrong}, entry=0x${entryText(high, low)}`, times);
@@ -131,10 +136,14 @@ class Scan {
   }
 
   /** Without data the entry becomes a plain zero cluster, as QEMU does; with data nobody can tell what is meant. Answers whether it was mended. */
-  #misaligned({ view, at, times, writable }: Current, i: number, host: number, data: boolean): boolean {
-    const { report } = this.state, mended = this.state.mending && writable && !data, text = host.toString(16);
-    if (data) report.corruption(at + i, () => `ERROR offset=${text}: Data cluster is not properly aligned; L2 entry corrupted.`, times);
-    else report.mendable(at + i, mended, () => `offset=${text}: Preallocated cluster is not properly aligned; L2 entry corrupted.`, mended ? 1 : times);
+  #misaligned(table: Current, i: number, host: number, data: boolean): boolean {
+    const { view, at, times } = table, { report } = this.state, text = host.toString(16);
+    if (data) {
+      report.corruption(at + i, () => `ERROR offset=${text}: Data cluster is not properly aligned; L2 entry corrupted.`, times);
+      return false;
+    }
+    const mended = this.#mayMend(table);
+    report.mendable(at + i, mended, () => `offset=${text}: Preallocated cluster is not properly aligned; L2 entry corrupted.`, mended ? 1 : times);
     if (!mended) return false;
     view.setUint32(i, 0);
     view.setUint32(i + 4, this.#extended ? 0 : 1);
@@ -142,20 +151,36 @@ class Scan {
       view.setUint32(i + 8, (view.getUint32(i + 8) | view.getUint32(i + 12)) >>> 0);
       view.setUint32(i + 12, 0);
     }
-    return (this.#mended = true);
+    return true;
   }
 
-  /** Bits that every reader ignores: cleared, unless there are so many that this is hardly a table. QEMU only reports them. */
-  #settle({ view, at, times, writable }: Current): void {
-    const mended = writable && this.state.trusts(this.#suspects.length, this.#used);
-    for (const i of this.#suspects) {
-      const high = view.getUint32(i), low = view.getUint32(i + 4), packed = isCompressed(high), text = entryText(high, low);
-      const what = (): string => (packed ? `compressed entry ${text}: copied flag must never be set for compressed clusters` : `found l2 entry with reserved bits set: ${text}`);
-      this.state.report.mendable(at + i, mended, what, mended ? 1 : times);
-      if (!mended) continue;
-      view.setUint32(i, (high & ~(packed ? COPIED : RESERVED_HIGH)) >>> 0);
-      if (!packed) view.setUint32(i + 4, (low & ~RESERVED_LOW) >>> 0);
-      this.#mended = true;
+  /** Bits that every reader ignores are cleared. QEMU only reports them. */
+  #ignored(table: Current, i: number, what: () => string, high: number, low: number): void {
+    const mended = this.#mayMend(table), { view, at, times } = table;
+    this.state.report.mendable(at + i, mended, what, mended ? 1 : times);
+    if (!mended) return;
+    view.setUint32(i, (view.getUint32(i) & ~high) >>> 0);
+    view.setUint32(i + 4, (view.getUint32(i + 4) & ~low) >>> 0);
+  }
+
+  /** A table with more bad entries than good ones is hardly one: somebody's data must not be mended. */
+  #mayMend(table: Current): boolean {
+    if (!this.state.mending || !table.writable) return false;
+    this.#trusted ??= this.#looksRight(table.view);
+    if (this.#trusted) this.#mended = true;
+    return this.#trusted;
+  }
+
+  #looksRight(view: DataView): boolean {
+    const { clusterSize, clusterBits, entrySize, file } = this.state;
+    let balance = 0;
+    for (let i = 0; i < clusterSize; i += entrySize) {
+      const high = view.getUint32(i), low = view.getUint32(i + 4);
+      if (high === 0 && low === 0) continue;
+      const packed = isCompressed(high), host = packed ? packedPlace(high, low, clusterBits).host : hostOffset(high, low);
+      const clean = packed ? !isCopied(high) : (high & RESERVED_HIGH) === 0 && (low & RESERVED_LOW) === 0 && host % clusterSize === 0;
+      balance += clean && host < file.size ? 1 : -1;
     }
+    return balance >= 0;
   }
 }

@@ -3,7 +3,7 @@ import { DiskError } from "../../errors.ts";
 import { flush, write, type Task } from "../../task.ts";
 import { PAGE } from "./check-counts.ts";
 import type { Refcounting } from "./check-refcounts.ts";
-import type { CheckState } from "./check-state.ts";
+import { MARK, type CheckState } from "./check-state.ts";
 import { HeaderFields, LIMITS } from "./header.ts";
 import type { SnapshotTable } from "./snapshots.ts";
 import { formatSnapshots } from "./snapshots.ts";
@@ -28,12 +28,9 @@ interface Plan {
  * `table` the snapshot table is written anew as well.
  */
 export function* rebuild(state: CheckState, refcounts: Refcounting, table: SnapshotTable | undefined): Task {
-  const { references, header, file, clusterSize } = state;
-  for (const cluster of refcounts.own) references.add(cluster, -1);
-  if (table !== undefined) {
-    const first = header.snapshotsOffset / clusterSize;
-    for (let i = 0; i < Math.ceil(table.length / clusterSize); i++) references.add(first + i, -1);
-  }
+  const { header, file, clusterSize } = state;
+  const snapshots = Array.from({ length: Math.ceil((table?.length ?? 0) / clusterSize) }, (_, i) => header.snapshotsOffset / clusterSize + i);
+  release(state, refcounts, [...refcounts.own, ...snapshots]);
   const plan = makePlan(state, refcounts, table === undefined ? undefined : formatSnapshots(table.snapshots, header.size));
   const entries = new Uint8Array(plan.tableClusters * clusterSize), view = new DataView(entries.buffer), block = new Uint8Array(clusterSize);
   for (const [i, index] of plan.blocks.entries()) {
@@ -47,6 +44,16 @@ export function* rebuild(state: CheckState, refcounts: Refcounting, table: Snaps
   state.changed = true;
   yield flush(file, "rebuilt refcounts before the header that points at them");
   yield* switchOver(state, plan);
+}
+
+/** What else references these clusters has them for itself now. */
+function release({ references, marks, differing }: CheckState, { width }: Refcounting, clusters: readonly number[]): void {
+  for (const cluster of clusters) references.add(cluster, -1);
+  for (const cluster of clusters) {
+    const count = Math.min(references.get(cluster), width.max);
+    differing.set(cluster, count);
+    if (count === 1) marks.set(cluster, MARK.one);
+  }
 }
 
 function makePlan(state: CheckState, refcounts: Refcounting, snapshots: Uint8Array | undefined): Plan {

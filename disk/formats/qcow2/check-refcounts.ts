@@ -1,10 +1,10 @@
 import { read, write, type Task } from "../../task.ts";
-import { PAGE } from "./check-counts.ts";
+import { FULL, PAGE } from "./check-counts.ts";
 import { MARK, type CheckState } from "./check-state.ts";
 import { LIMITS } from "./header.ts";
 import { refcountWidth, type RefcountWidth } from "./refcount-bits.ts";
 
-const HIGH = 2 ** 32, ENTRY_SIZE = 8, RESERVED = 0x1ff, FULL = 0xffff;
+const HIGH = 2 ** 32, ENTRY_SIZE = 8, RESERVED = 0x1ff, NO_MARKS = new Uint8Array(0);
 const UNREADABLE = -1;
 /** How many differing refcounts are remembered for messages. */
 const MAX_DIFFERING = 65536;
@@ -20,6 +20,8 @@ export class Refcounting {
   #table = new DataView(new ArrayBuffer(0));
   /** Offsets of the blocks; 0: there is none. */
   #blocks: Float64Array = new Float64Array(0);
+  /** Refcounts of one chunk, unpacked. */
+  readonly #counts: Float64Array;
   /** Clusters that were counted for the structure itself. */
   readonly own: number[] = [];
   /** Whether the table or a block cannot stay where it is. */
@@ -31,6 +33,7 @@ export class Refcounting {
     const { refcountOrder, clusterSize } = state.header;
     this.width = refcountWidth(refcountOrder);
     this.perBlock = (clusterSize * 8) / 2 ** refcountOrder;
+    this.#counts = new Float64Array(Math.min(PAGE, this.perBlock));
   }
 
   /** Whether everything that differs can be put right in the blocks that are there. */
@@ -97,7 +100,9 @@ export class Refcounting {
     }
     this.#count(offset, state.clusterSize);
     const count = state.references.get(offset / state.clusterSize);
-    if (count !== 1) wrong(`refcount block ${index} refcount=${count}`);
+    // What is more than a refcount can say is found again, and counted, when the refcounts are compared.
+    if (count > this.width.max) this.broken = true;
+    else if (count !== 1) wrong(`refcount block ${index} refcount=${count}`);
     return offset;
   }
 
@@ -131,17 +136,18 @@ export class Refcounting {
 
   /** Answers whether refcounts were changed. */
   #compareBlock(view: DataView, first: number, end: number, comparison: Comparison): boolean {
-    const { references, marks, report, clusterSize } = this.state, chunk = Math.min(PAGE, this.perBlock), counts = new Float64Array(chunk);
+    const { references, marks, report, clusterSize } = this.state, chunk = Math.min(PAGE, this.perBlock), counts = this.#counts;
     let changed = false, highest = -1;
     for (let from = 0; from < this.perBlock && first + from < end; from += chunk) {
       const base = first + from, page = references.page(Math.floor(base / PAGE)), skip = base % PAGE, length = Math.min(chunk, end - base);
       this.#unpack(view, from, counts);
+      const marked = page === undefined ? NO_MARKS : marks.own(Math.floor(base / PAGE));
       for (let i = 0; i < length; i++) {
         const count = counts[i] ?? 0, seen = page === undefined ? 0 : page[skip + i] ?? 0;
         if (count === seen && seen !== FULL) {
           if (count === 0) continue;
           highest = base + i;
-          if (count === 1) marks.set(base + i, MARK.one);
+          if (count === 1) marked[skip + i] = (marked[skip + i] ?? 0) | MARK.one;
         } else if (comparison === "report") {
           if (this.#differs(base + i, count)) highest = base + i;
         } else if (this.#adjust(view, from + i, base + i, count, comparison)) changed = true;

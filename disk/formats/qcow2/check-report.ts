@@ -1,34 +1,4 @@
-/** How bad a finding is: a `leak` wastes space, a `corruption` endangers data, an `error` kept the check from looking. */
-export type FindingKind = "leak" | "corruption" | "error";
-
-/** One thing that is wrong, in QEMU's words where QEMU has them. */
-export interface Finding {
-  readonly kind: FindingKind;
-  readonly message: string;
-  /** Bytes into the image file: the cluster, or the entry that is wrong. */
-  readonly offset: number;
-  readonly repaired: boolean;
-}
-
-/** What `qemu-img check --output=json` reports, field by field; what it leaves out is 0 here. Counts are as after the repair. */
-export interface CheckResult {
-  /** Behind the last cluster in use. */
-  readonly imageEndOffset: number;
-  /** Guest clusters of the disk, those with space of their own, those whose predecessor is elsewhere, compressed ones. */
-  readonly totalClusters: number;
-  readonly allocatedClusters: number;
-  readonly fragmentedClusters: number;
-  readonly compressedClusters: number;
-  readonly leaks: number;
-  readonly corruptions: number;
-  readonly leaksFixed: number;
-  readonly corruptionsFixed: number;
-  readonly checkErrors: number;
-  /** The first of them, as many as `maxFindings` allows. */
-  readonly findings: readonly Finding[];
-  /** How many there were. */
-  readonly findingCount: number;
-}
+import type { CheckResult, Finding, FindingKind } from "../check.ts";
 
 const COUNTERS = { leak: "leaks", corruption: "corruptions", error: "checkErrors" } as const;
 const FIXED = { leak: "leaksFixed", corruption: "corruptionsFixed", error: "checkErrors" } as const;

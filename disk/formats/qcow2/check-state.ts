@@ -1,20 +1,14 @@
 import { DiskError } from "../../errors.ts";
 import type { Storage } from "../../storage.ts";
+import type { CheckOptions } from "../check.ts";
 import { Budget, Counts, Marks } from "./check-counts.ts";
 import { Report } from "./check-report.ts";
 import { INCOMPATIBLE } from "./features.ts";
 import type { Qcow2Header } from "./header.ts";
 import { ENTRY_SIZE } from "./l2-entry.ts";
 
-export interface CheckOptions {
-  /** `leaks`: give back space that nothing references. `all`: also mend what endangers data. Default: change nothing. */
-  readonly repair?: "leaks" | "all" | undefined;
-  /** Bytes of metadata read so far and in all, as far as known. */
-  readonly onProgress?: ((done: number, total: number) => void) | undefined;
-  /** An `AbortSignal`. Between two requests the check then ends with an error; what it repaired so far is consistent. */
-  readonly signal?: { readonly aborted: boolean } | undefined;
-  /** How many findings to keep; the counts are exact. Default 1000. */
-  readonly maxFindings?: number | undefined;
+/** What a qcow2 check may be told besides. */
+export interface Qcow2CheckOptions extends CheckOptions {
   /** Bytes for the check's counters (default 256 MiB: 5 TiB of 64 KiB clusters), and bytes of tables to read (default 4 GiB). */
   readonly limits?: { readonly memory?: number | undefined; readonly reads?: number | undefined } | undefined;
 }
@@ -59,7 +53,7 @@ export class CheckState {
   #done = 0;
   total = 0;
 
-  constructor(readonly file: Storage, readonly header: Qcow2Header, readonly options: CheckOptions) {
+  constructor(readonly file: Storage, readonly header: Qcow2Header, readonly options: Qcow2CheckOptions) {
     this.report = new Report(options.maxFindings ?? 1000);
     this.clusterSize = header.clusterSize;
     this.clusterBits = header.clusterBits;
@@ -73,17 +67,13 @@ export class CheckState {
     this.tables = count();
     this.activeTables = count();
     this.marks = new Marks(this.clusters + 1, this.budget);
+    this.report.imageEndOffset = header.clusterSize;
     this.report.totalClusters = Math.ceil(header.size / header.clusterSize);
   }
 
   /** Whether corruptions are mended. */
   get mending(): boolean {
     return this.options.repair === "all" && !this.incomplete;
-  }
-
-  /** Whether a table's suspicious entries may be mended: where they are many, it is no table but somebody's data. */
-  trusts(suspects: number, used: number): boolean {
-    return this.mending && suspects * 8 <= used;
   }
 
   /**
@@ -102,16 +92,6 @@ export class CheckState {
       if (mark !== 0) this.marks.set(cluster, mark);
     }
     return true;
-  }
-
-  /** Foresees how much is left to read, now that the tables are known: every L2 table, and the active ones twice. */
-  expect(): void {
-    for (const tables of [this.tables, this.activeTables]) {
-      for (let index = 0; index < tables.pages; index++) {
-        for (const count of tables.page(index) ?? []) if (count > 0) this.total += this.clusterSize;
-      }
-    }
-    this.total += this.#done;
   }
 
   /** Before every batch of metadata is read: keeps to the limits, and tells how far the check is. */

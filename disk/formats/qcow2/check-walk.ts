@@ -90,16 +90,17 @@ function* walkL1(state: CheckState, offset: number, size: number, times: number,
 /** Answers whether entries were mended. */
 function walkL1Part(state: CheckState, bytes: Uint8Array, offset: number, times: number, active: boolean): boolean {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), suspects: number[] = [];
-  let used = 0;
+  let good = 0;
   for (let at = 0; at < bytes.length; at += ENTRY_SIZE) {
     const high = view.getUint32(at), low = view.getUint32(at + 4);
     if (high === 0 && low === 0) continue;
-    used++;
     const table = (high & HIGH_OFFSET) * HIGH + ((low & LOW_OFFSET) >>> 0);
     if ((high & L1_RESERVED_HIGH) !== 0 || (low & L1_RESERVED_LOW) !== 0 || table === 0) suspects.push(at);
+    else if (table % state.clusterSize === 0 && table < state.file.size) good++;
     if (table !== 0) walkTable(state, table, offset + at, times, active);
   }
-  const mended = state.trusts(suspects.length, used);
+  // With more bad entries than good ones it is hardly a table: somebody's data must not be mended.
+  const mended = state.mending && suspects.length <= good;
   for (const at of suspects) {
     const high = view.getUint32(at), low = view.getUint32(at + 4), empty = (high & HIGH_OFFSET) === 0 && (low & LOW_OFFSET) === 0;
     // Where an entry names no table, QEMU takes the header for it; but its disk reads as if there were none, and so does ours.
@@ -116,6 +117,9 @@ function walkTable(state: CheckState, table: number, entry: number, times: numbe
   const inside = state.reference(table, state.clusterSize, times), cluster = Math.floor(table / state.clusterSize);
   if (table % state.clusterSize === 0) {
     if (!inside) return;
+    // For the progress: each table is read once for its references, the active ones again for their flags.
+    if (state.tables.get(cluster) === 0) state.total += state.clusterSize;
+    if (active && state.activeTables.get(cluster) === 0) state.total += state.clusterSize;
     state.tables.add(cluster, times);
     if (active) state.activeTables.add(cluster, times);
     return;

@@ -1,18 +1,18 @@
 import { DiskError } from "../../errors.ts";
 import type { Storage } from "../../storage.ts";
 import type { Task } from "../../task.ts";
+import type { CheckResult } from "../check.ts";
 import { checkCopied } from "./check-copied.ts";
 import { countTables } from "./check-l2.ts";
 import { Refcounting } from "./check-refcounts.ts";
-import type { CheckResult, Report } from "./check-report.ts";
-import { CheckState, type CheckOptions } from "./check-state.ts";
+import type { Report } from "./check-report.ts";
+import { CheckState, type Qcow2CheckOptions } from "./check-state.ts";
 import { walkMetadata } from "./check-walk.ts";
 import { bitNames, INCOMPATIBLE } from "./features.ts";
 import { readHeader, type Qcow2Header } from "./header.ts";
 import { markClean, repair } from "./repair.ts";
 
-export type { CheckResult, Finding, FindingKind } from "./check-report.ts";
-export type { CheckOptions } from "./check-state.ts";
+export type { Qcow2CheckOptions } from "./check-state.ts";
 
 const KNOWN = INCOMPATIBLE.dirty | INCOMPATIBLE.corrupt | INCOMPATIBLE.externalData | INCOMPATIBLE.compressionType | INCOMPATIBLE.extendedL2;
 
@@ -21,7 +21,7 @@ const KNOWN = INCOMPATIBLE.dirty | INCOMPATIBLE.corrupt | INCOMPATIBLE.externalD
  * if asked. What is repaired is checked once more: the counts are those of the image as it is now. The guest's data
  * is not looked at. Throws `DiskError` for what is no qcow2 image, or none that can be checked (`unsupported`).
  */
-export function* checkQcow2(file: Storage, options: CheckOptions = {}): Task<CheckResult> {
+export function* checkQcow2(file: Storage, options: Qcow2CheckOptions = {}): Task<CheckResult> {
   if (options.repair !== undefined && file.readOnly) throw new DiskError("read-only", "cannot repair: the file is open read-only", { path: file.name, operation: "repair" });
   const header = yield* open(file), { report, changed } = yield* runCheck(file, header, options);
   if (options.repair === undefined) return report.result();
@@ -34,7 +34,7 @@ export function* checkQcow2(file: Storage, options: CheckOptions = {}): Task<Che
  * Brings an image that was not closed in order (the dirty bit: its refcounts may be behind) back to order, before it is
  * opened for writing. Answers what was found, or `undefined` if it was not dirty. Throws `corrupt` if it cannot.
  */
-export function* repairDirty(file: Storage, options: Omit<CheckOptions, "repair"> = {}): Task<CheckResult | undefined> {
+export function* repairDirty(file: Storage, options: Omit<Qcow2CheckOptions, "repair"> = {}): Task<CheckResult | undefined> {
   const header = yield* open(file);
   if ((header.incompatible & INCOMPATIBLE.dirty) === 0n) return undefined;
   const result = yield* checkQcow2(file, { ...options, repair: "all" });
@@ -49,16 +49,15 @@ function* open(file: Storage): Task<Qcow2Header> {
   throw new DiskError("unsupported", `the image cannot be checked: it needs features that disk86 does not know: ${bitNames(foreign, header).join(", ")}`, { path: file.name, format: "qcow2", operation: "check" });
 }
 
-function* checkAgain(file: Storage, options: CheckOptions): Task<CheckResult> {
+function* checkAgain(file: Storage, options: Qcow2CheckOptions): Task<CheckResult> {
   const { report } = yield* runCheck(file, yield* open(file), { ...options, repair: undefined });
   return report.result();
 }
 
-function* runCheck(file: Storage, header: Qcow2Header, options: CheckOptions): Task<{ report: Report; changed: boolean }> {
+function* runCheck(file: Storage, header: Qcow2Header, options: Qcow2CheckOptions): Task<{ report: Report; changed: boolean }> {
   const state = new CheckState(file, header, options), refcounts = new Refcounting(state);
   const table = yield* walkMetadata(state);
   yield* refcounts.read();
-  state.expect();
   yield* countTables(state);
   refcounts.judge();
   yield* refcounts.compare("report");
