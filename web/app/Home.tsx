@@ -10,7 +10,7 @@ import type { PageStore } from "./store.ts";
 
 /** What there is to boot. */
 export function Home({ store }: { readonly store: PageStore }): JSX.Element {
-  const { guests, kept, canKeep, persisted, settings } = useObservable(store);
+  const { guests, kept, canKeep, persisted, choice } = useObservable(store);
   return (
     <>
       {canKeep === false && (
@@ -32,7 +32,7 @@ export function Home({ store }: { readonly store: PageStore }): JSX.Element {
         </ul>
       </section>
       <OwnImage store={store} />
-      <SettingsForm settings={settings} onChange={(changed) => store.configure(changed)} />
+      <SettingsForm choice={choice} onChange={(changed) => store.choose(changed)} />
     </>
   );
 }

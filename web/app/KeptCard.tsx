@@ -1,10 +1,11 @@
 import type { JSX } from "preact";
-import { useId } from "preact/hooks";
+import { useId, useState } from "preact/hooks";
 import type { KeptMachine } from "../model/machine.ts";
 import { ago, bytes } from "../model/words.ts";
 import { ConfirmButton } from "./ConfirmButton.tsx";
 import { useClock } from "./observable.ts";
 import { KeptChip } from "./StateChip.tsx";
+import { KeptSettings } from "./SettingsForm.tsx";
 import type { PageStore } from "./store.ts";
 
 interface Props { readonly store: PageStore; readonly kept: KeptMachine; readonly persisted: boolean }
@@ -12,21 +13,22 @@ interface Props { readonly store: PageStore; readonly kept: KeptMachine; readonl
 /** A machine that is off, or open in another tab. */
 export function KeptCard({ store, kept, persisted }: Props): JSX.Element {
   useClock(20_000);
-  const { record, openElsewhere, settings } = kept;
+  const { record, openElsewhere } = kept, [settings, setSettings] = useState(kept.settings);
   return (
     <article class="card kept" data-machine={record.id}>
       <header>
         <h3>{record.title}</h3>
         <KeptChip openElsewhere={openElsewhere} persisted={persisted} />
       </header>
-      <p class="facts">{bytes(kept.bytes)} of changes over {record.baseFile.replace(/^\.\//, "")} · last written {ago(kept.changed)} · {settings.memory} MB, {settings.bus}</p>
+      <p class="facts">{bytes(kept.bytes)} of changes over {record.baseFile.replace(/^\.\//, "")} · last written {ago(kept.changed)}</p>
       {openElsewhere
         ? <OpenElsewhere store={store} kept={kept} />
         : (
           <div class="actions">
-            <ContinueButton store={store} kept={kept} />
+            <ContinueButton store={store} kept={{ ...kept, settings }} />
             <button type="button" onClick={() => void store.downloadKept(kept)}>Download</button>
             <ConfirmButton question="Delete the changes for good?" yes="Delete" no="Keep" onConfirm={() => void store.startFresh(record.id)}>Start fresh…</ConfirmButton>
+            <KeptSettings settings={settings} onChange={setSettings} />
           </div>
         )}
     </article>

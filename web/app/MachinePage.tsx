@@ -26,7 +26,7 @@ export function MachinePage({ store, session }: { readonly store: PageStore; rea
       {view.trouble && <TroubleBanner failure={view.trouble} onDismiss={() => session.dismissTrouble()} />}
       <div class="panels">
         <ScreenPanel session={session} mode={view.mode} />
-        <SerialPanel session={session} />
+        <SerialPanel session={session} ready={view.ready !== undefined} />
       </div>
     </section>
   );
@@ -41,7 +41,7 @@ function Status({ session, view, ending }: StatusProps): JSX.Element {
       <Progress session={session} view={view} ending={ending} />
       <p class="facts">
         {settings.memory} MB · {settings.bus}
-        {traffic && base.kind !== "files" && <> · {bytes(traffic.bytes)} of {bytes(traffic.size)} of {fileOfUrl(base.url)} fetched</>}
+        {traffic && base.kind !== "files" && <> · {fileOfUrl(base.url)}: {bytes(traffic.bytes)} of {bytes(traffic.size)} fetched</>}
       </p>
     </div>
   );

@@ -7,7 +7,7 @@ import { isLeaveChord } from "./ScreenPanel.tsx";
 import type { Session } from "./session.ts";
 
 /** The first serial port as a terminal. */
-export function SerialPanel({ session }: { readonly session: Session }): JSX.Element {
+export function SerialPanel({ session, ready }: { readonly session: Session; readonly ready: boolean }): JSX.Element {
   const frame = useRef<HTMLDivElement>(null), leave = useRef<HTMLButtonElement>(null);
   const [terminal, setTerminal] = useState<Terminal>();
   const [hint, setHint] = useState("");
@@ -17,6 +17,10 @@ export function SerialPanel({ session }: { readonly session: Session }): JSX.Ele
     setTerminal(made);
     return end;
   }, [session]);
+  useEffect(() => {
+    // The shell waits: typing may begin, unless the user is busy elsewhere.
+    if (ready && document.activeElement === document.body) terminal?.focus();
+  }, [ready, terminal]);
   const copy = (): void => void copySelection(terminal).then(setHint);
   const paste = (): void => void pasteInto(terminal).then(setHint);
   return (
@@ -27,7 +31,7 @@ export function SerialPanel({ session }: { readonly session: Session }): JSX.Ele
         <button type="button" ref={leave} onClick={copy}>Copy</button>
         <button type="button" onClick={paste}>Paste</button>
       </header>
-      <div class="terminal" ref={frame} />
+      <div class="console" ref={frame} />
       <p class="hint" aria-live="polite">{hint || <><kbd>Ctrl</kbd>+<kbd>Shift</kbd>+<kbd>C</kbd> and <kbd>V</kbd> copy and paste. <kbd>Ctrl</kbd>+<kbd>Alt</kbd>+<kbd>G</kbd> leaves.</>}</p>
     </section>
   );

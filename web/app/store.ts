@@ -1,5 +1,6 @@
 import { type Remote, wrap } from "comlink";
 import { DiskError } from "../../disk/errors.ts";
+import type { Bus } from "../../emulator/index.ts";
 import { carryDiskErrors } from "../../emulator/worker-protocol.ts";
 import { findGuest } from "../../guests/catalog.ts";
 import { type Failure, toFailure } from "../model/failure.ts";
@@ -12,6 +13,9 @@ import { saveFile } from "./download.ts";
 import { Observable } from "./observable.ts";
 import { type BootRequest, Session } from "./session.ts";
 import { startWorker } from "./worker.ts";
+
+/** What the user chose for the next new machine. */
+export interface Choice { readonly memory: number; readonly bus: Bus | "auto" }
 
 /** A failure with what may be done about it. */
 export interface Problem {
@@ -28,7 +32,7 @@ export interface PageState {
   /** Whether this browser keeps anything, and whether it promised not to clear it by itself. */
   readonly canKeep?: boolean;
   readonly persisted: boolean;
-  readonly settings: Settings;
+  readonly choice: Choice;
   readonly session?: Session;
   /** The machine is being switched off. */
   readonly ending: boolean;
@@ -43,7 +47,7 @@ export class PageStore extends Observable<PageState> {
   readonly #keeper: Remote<PageWorker>;
 
   constructor() {
-    super({ kept: [], persisted: false, settings: { memory: 128, bus: "virtio" }, ending: false });
+    super({ kept: [], persisted: false, choice: { memory: 128, bus: "auto" }, ending: false });
     carryDiskErrors();
     this.#keeper = wrap<PageWorker>(startWorker());
     addEventListener("pagehide", () => this.state.session?.flush());
@@ -64,14 +68,14 @@ export class PageStore extends Observable<PageState> {
     if (this.state.canKeep) this.set({ kept: await this.#keeper.list() });
   }
 
-  configure(settings: Settings): void {
-    this.set({ settings });
+  choose(choice: Choice): void {
+    this.set({ choice });
   }
 
   async bootGuest({ guest, url }: BuiltGuest): Promise<void> {
-    const { settings } = this.state, memory = Math.max(settings.memory, guest.memoryMiB.minimum);
+    const chosen = this.#settings("virtio"), settings = { ...chosen, memory: Math.max(chosen.memory, guest.memoryMiB.minimum) };
     await this.boot({
-      title: guest.title, base: { kind: "guest", name: guest.name, url }, files: [], temporary: false, settings: { ...settings, memory },
+      title: guest.title, base: { kind: "guest", name: guest.name, url }, files: [], temporary: false, settings,
       expects: { prompt: guest.prompt, seconds: guest.bootSeconds[settings.bus] },
     });
   }
@@ -81,14 +85,14 @@ export class PageStore extends Observable<PageState> {
     if (!url || !/^https?:$/.test(url.protocol)) {
       return this.fail(new DiskError("invalid-argument", `'${address}' is not an address on the web: it begins with https:// or http://`));
     }
-    await this.boot({ title: fileOfUrl(url.href), base: { kind: "url", url: url.href }, files: [], temporary: false, settings: this.state.settings });
+    await this.boot({ title: fileOfUrl(url.href), base: { kind: "url", url: url.href }, files: [], temporary: false, settings: this.#settings("ide") });
   }
 
   async bootFiles(files: readonly File[]): Promise<void> {
     const [first] = files;
     if (!first) return;
     const base: Base = { kind: "files", files: files.map(({ name, size }) => ({ name, size })) };
-    await this.boot({ title: first.name, base, files, temporary: false, settings: this.state.settings });
+    await this.boot({ title: first.name, base, files, temporary: false, settings: this.#settings("ide") });
   }
 
   /** Goes on with a kept machine; one over picked files needs them again. */
@@ -161,6 +165,12 @@ export class PageStore extends Observable<PageState> {
     } catch (error) {
       this.#show(error, retry);
     }
+  }
+
+  /** What nobody knows the insides of gets the bus that every system knows. */
+  #settings(best: Bus): Settings {
+    const { memory, bus } = this.state.choice;
+    return { memory, bus: bus === "auto" ? best : bus };
   }
 
   #show(error: unknown, retry?: () => void, temporary?: () => void): void {

@@ -1,6 +1,6 @@
 import type { Bus } from "../../emulator/index.ts";
 
-/** What the user may set before a boot; takes effect at the next one. */
+/** What a machine was last booted with. */
 export interface Settings {
   /** RAM in MiB. */
   readonly memory: number;

@@ -20,7 +20,15 @@ export class MachineDisk {
   static async open(order: DiskOrder, tell: Tell): Promise<MachineDisk> {
     const closers: (() => unknown)[] = [];
     const closeAll = async (): Promise<void> => {
-      for (const close of closers.splice(0).reverse()) await close();
+      const failures: unknown[] = [];
+      for (const close of closers.splice(0).reverse()) {
+        try {
+          await close();
+        } catch (error) {
+          failures.push(error);
+        }
+      }
+      if (failures.length > 0) throw failures[0];
     };
     try {
       tell({ type: "stage", stage: "base" });
@@ -42,7 +50,7 @@ export class MachineDisk {
       }, !order.temporary);
       return new MachineDisk(order, overlay, storage);
     } catch (error) {
-      await closeAll();
+      await closeAll().catch(() => undefined);
       throw error;
     }
   }
