@@ -54,7 +54,7 @@ export class MachineClient<D, W extends MachineWorker<D> = MachineWorker<D>> {
   async screenText(): Promise<string[]> { return await this.#remote.screenText(); }
   async screenshot(): Promise<Pixels> { return await this.#remote.screenshot(); }
   async type(text: string, delay?: number): Promise<void> { await this.#remote.type(text, delay); }
-  async sendScancodes(codes: readonly number[], delay?: number): Promise<void> { await this.#remote.sendScancodes(codes, delay); }
+  async sendScancodes(codes: readonly number[]): Promise<void> { await this.#remote.sendScancodes(codes); }
   async moveMouse(dx: number, dy: number): Promise<void> { await this.#remote.moveMouse(dx, dy); }
   async setMouseButtons(left: boolean, middle: boolean, right: boolean): Promise<void> { await this.#remote.setMouseButtons(left, middle, right); }
   async turnMouseWheel(steps: number): Promise<void> { await this.#remote.turnMouseWheel(steps); }

@@ -106,6 +106,7 @@ export function v86Options(config: MachineConfig, media: Media, module: WebAssem
     net_device: network ? { type: network.type, relay_url: network.relayUrl } : { type: "none" },
     fastboot: true,
     autostart: false,
+    disable_keyboard: true,
     disable_mouse: true,
     disable_speaker: true,
   });

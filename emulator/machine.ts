@@ -2,6 +2,7 @@ import { V86 } from "v86";
 import type { Storage } from "../disk/storage.ts";
 import type { DriveFailure, DriveStatistics, FailureVerdict } from "./drive.ts";
 import { Emitter } from "./events.ts";
+import { keyStroke } from "./keyboard.ts";
 import { checkConfig, compileWasm, type MachineConfig, shapeOf, v86Options } from "./machine-config.ts";
 import { MachineDevices } from "./machine-devices.ts";
 import { packState, type StateHeader, stateHeader, unpackState } from "./machine-state.ts";
@@ -153,14 +154,17 @@ export class Machine {
     return this.serial.waitFor(pattern, timeout);
   }
 
-  /** Types text on a US keyboard. */
+  /** Types text on a US keyboard; characters it lacks are left out. `delay`: ms between keys, for slow readers. */
   async type(text: string, delay = 0): Promise<void> {
-    await this.#internals?.keyboard_send_text(text, delay);
+    for (const character of text.replaceAll("\r\n", "\n")) {
+      this.sendScancodes(keyStroke(character));
+      if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
+    }
   }
 
-  /** Sends key scan codes of set 1 as the keyboard controller does. */
-  async sendScancodes(codes: readonly number[], delay = 0): Promise<void> {
-    await this.#internals?.keyboard_send_scancodes(codes, delay);
+  /** Key scan codes of set 1, as the keyboard sends them; a pressed key is released by its code + 0x80. */
+  sendScancodes(codes: readonly number[]): void {
+    for (const code of codes) this.#internals?.bus.send("keyboard-code", code);
   }
 
   /** In dots of the guest's screen; down is positive. */
@@ -221,7 +225,6 @@ export class Machine {
     cpu.devices.vga.screen = this.screen;
     internals.screen_adapter = this.screen;
     this.screen.fill = () => cpu.devices.vga.screen_fill_buffer();
-    internals.keyboard_set_enabled(false);
     const { serial } = this;
     this.#emulator.add_listener("serial0-output-byte", (byte) => serial.receive(byte));
     this.#emulator.add_listener("emulator-started", () => this.#setRunning(true));

@@ -152,9 +152,6 @@ export interface V86Internals {
   readonly v86: { readonly cpu: Cpu };
   screen_adapter: ScreenAdapter;
   add_listener(event: string, listener: () => void): void;
-  keyboard_set_enabled(enabled: boolean): void;
-  keyboard_send_text(text: string, delay?: number): Promise<void>;
-  keyboard_send_scancodes(codes: readonly number[], delay?: number): Promise<void>;
 }
 
 const OBJECTS = [
@@ -162,7 +159,7 @@ const OBJECTS = [
   "v86.cpu.devices.ide.secondary.current_interface", "v86.cpu.devices.cdrom", "v86.cpu.mem8", "v86.cpu.memory_size", "v86.cpu.wasm_memory.buffer", "v86.cpu.devices.uart0.input",
 ];
 const FUNCTIONS = [
-  "bus.send", "add_listener", "keyboard_set_enabled", "keyboard_send_text", "keyboard_send_scancodes", "v86.cpu.io.register_read", "v86.cpu.io.register_write", "v86.cpu.devices.pci.register_device",
+  "bus.send", "add_listener", "v86.cpu.io.register_read", "v86.cpu.io.register_write", "v86.cpu.devices.pci.register_device",
   "v86.cpu.devices.pci.raise_irq", "v86.cpu.devices.pci.lower_irq", "v86.cpu.devices.vga.screen_fill_buffer",
   "v86.cpu.jit_dirty_cache", "v86.cpu.device_lower_irq", "v86.cpu.get_state", "v86.cpu.set_state", "v86.cpu.reboot_internal",
   ...[

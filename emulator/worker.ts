@@ -71,7 +71,7 @@ export abstract class MachineWorker<D> {
   statistics(): Record<string, Readonly<DriveStatistics>> { return this.#made.statistics; }
   sendSerial(bytes: Uint8Array): void { this.#made.serial.send(bytes); }
   async type(text: string, delay?: number): Promise<void> { await this.#made.type(text, delay); }
-  async sendScancodes(codes: readonly number[], delay?: number): Promise<void> { await this.#made.sendScancodes(codes, delay); }
+  sendScancodes(codes: readonly number[]): void { this.#made.sendScancodes(codes); }
   moveMouse(dx: number, dy: number): void { this.#made.moveMouse(dx, dy); }
   setMouseButtons(left: boolean, middle: boolean, right: boolean): void { this.#made.setMouseButtons(left, middle, right); }
   turnMouseWheel(steps: number): void { this.#made.turnMouseWheel(steps); }

@@ -3,9 +3,9 @@ import { MemoryStorage } from "../../disk/storage/memory.ts";
 import type { Machine, Pixels } from "../../emulator/index.ts";
 import { requireGuests } from "../support/guests.ts";
 import { destroyMachinesAfterEach, makeMachine } from "../support/machine.ts";
-import { echoDisk, mode13Disk, VGA_COLOURS, vesaDisk } from "../support/sectors.ts";
+import { echoDisk, keyboardDisk, mode13Disk, VGA_COLOURS, vesaDisk } from "../support/sectors.ts";
 
-describe.skipIf(!requireGuests())("the screen in Node", () => {
+describe.skipIf(!requireGuests())("screen, keyboard and serial port in Node", () => {
   destroyMachinesAfterEach();
 
   async function boot(disk: Uint8Array<ArrayBuffer>, graphics = false): Promise<Machine> {
@@ -40,6 +40,15 @@ describe.skipIf(!requireGuests())("the screen in Node", () => {
     }
     expect(wrong).toEqual([]);
     expect(dot(picture, 0, height - 1)[3]).toBe(255);
+  });
+
+  test("the keyboard: text, and keys by scan code", async () => {
+    const machine = await boot(keyboardDisk());
+    await machine.type("Echo $((6 * 7)) > \"x\"~`|\\\n", 20);
+    expect(await machine.waitForSerial("\r")).toBe("Echo $((6 * 7)) > \"x\"~`|\\\r");
+    const [a, release] = [0x1e, 0x80];
+    machine.sendScancodes([a, a | release]);
+    expect(await machine.waitForSerial("a")).toBe("a");
   });
 
   test("serial echo of more than the port can hold, in order", async () => {

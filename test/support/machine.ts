@@ -22,7 +22,7 @@ export function destroyMachinesAfterEach(): void {
 }
 
 /** Runs a shell command in the debian guest; its output, without the echo. */
-export async function shell(machine: Machine, command: string, timeout = 60_000): Promise<string> {
+export async function shell(machine: Machine, command: string, timeout = 120_000): Promise<string> {
   machine.serial.send(`${command}\n`);
   const output = await machine.waitForSerial(`\n${debian.prompt}`, timeout);
   return output.replaceAll("\r", "").split("\n").slice(1, -1).join("\n").trim();

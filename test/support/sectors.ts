@@ -25,6 +25,16 @@ const ECHO = [
   0xeb, 0xf1, //             jmp next
 ];
 
+/** Says `R`, then sends on to COM1 what is typed on the keyboard, as the BIOS understands it. */
+const KEYS = [
+  ...ECHO.slice(0, 6),
+  0xb4, 0x00, //       next: mov ah, 0
+  0xcd, 0x16, //             int 0x16
+  0xba, 0xf8, 0x03, //       mov dx, 0x3f8
+  0xee, //                   out dx, al
+  0xeb, 0xf6, //             jmp next
+];
+
 /** Fills 64000 dots of video memory with their number, modulo 256. */
 const FILL = [
   0xb8, 0x00, 0xa0, //       mov ax, 0xa000
@@ -38,6 +48,8 @@ const FILL = [
 
 /** Stays in text mode; a serial echo. */
 export const echoDisk = (): Uint8Array<ArrayBuffer> => bootable(...ECHO);
+
+export const keyboardDisk = (): Uint8Array<ArrayBuffer> => bootable(...KEYS);
 
 /** 320x200 in 256 colours, as games had it; then the echo. */
 export const mode13Disk = (): Uint8Array<ArrayBuffer> => bootable(
