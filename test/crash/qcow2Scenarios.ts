@@ -94,6 +94,8 @@ export const OWN: readonly Scenario[] = [
   guestScenario({
     name: "new refcount blocks", image: () => made({ size: 128 * KIB, clusterSize: C, refcountBits: 64 }, filled(20 * KIB)),
     work: (guest) => {
+      void guest.fill(20 * KIB, 12 * KIB, 9);
+      void guest.flush();
       for (let i = 0; i < 6; i++) {
         void guest.fill((24 + i * 13) * KIB, 12 * KIB, i + 1);
         if (i === 3) void guest.zero(0, 8 * KIB);
@@ -104,9 +106,11 @@ export const OWN: readonly Scenario[] = [
   guestScenario({
     name: "the refcount table grows", image: () => made({ size: 2432 * KIB, clusterSize: C, refcountBits: 64 }, filled(1952 * KIB)),
     work: (guest) => {
-      void guest.fill(1956 * KIB, 20 * KIB, 1);
-      void guest.fill(1980 * KIB, 40 * KIB, 2);
-      void guest.fill(2300 * KIB, 700, 3);
+      void guest.fill(1952 * KIB, 29 * KIB, 1);
+      void guest.fill(1984 * KIB, 700, 2);
+      void guest.flush();
+      // Cluster by cluster into tables that are there: data takes the old refcount table's place at once.
+      for (let i = 0; i < 12; i++) void guest.fill((1986 + i) * KIB, 512, i + 3);
       void guest.flush();
       void guest.fill(2310 * KIB, 3000, 4);
       void guest.flush();

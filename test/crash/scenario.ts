@@ -11,6 +11,7 @@ import { Guest } from "./guest.ts";
 /** Work on a storage that loses its power, and a judge of every file that this may leave. */
 export interface Scenario {
   readonly name: string;
+  readonly format?: string;
   /** Does the work, with the named barriers left out. */
   start(ignored?: ReadonlySet<string>): { readonly cut: PowerCutStorage; readonly judge: (state: CrashState) => string | undefined };
 }
@@ -39,7 +40,7 @@ export function guestScenario(what: GuestWork): Scenario {
   let made: ReturnType<GuestWork["image"]> | undefined;
   const format = what.format ?? "qcow2";
   return {
-    name: what.name,
+    name: what.name, format,
     start(ignored) {
       const { bytes, contents } = (made ??= what.image());
       const cut = new PowerCutStorage(bytes, "top", ignored), options = { format, ...what.options };

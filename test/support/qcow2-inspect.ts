@@ -52,7 +52,10 @@ class Inspector {
   use(offset: number, length: number, role: Role, what: string): void {
     if (length === 0) return;
     if (role !== "data" && offset % this.clusterSize !== 0) this.corruptions.push(`${what} is misaligned at ${offset}`);
-    if (offset >= this.bytes.length) this.corruptions.push(`${what} stands at ${offset}, behind the end of the file`);
+    if (offset >= this.bytes.length || length > this.bytes.length + this.clusterSize) {
+      this.corruptions.push(`${what} stands at ${offset} and has ${length} bytes: behind the end of the file`);
+      return;
+    }
     const last = Math.floor((offset + length - 1) / this.clusterSize);
     for (let cluster = Math.floor(offset / this.clusterSize); cluster <= last; cluster++) {
       this.references.set(cluster, (this.references.get(cluster) ?? 0) + 1);
@@ -65,7 +68,7 @@ class Inspector {
   mapping(l1Offset: number, l1Size: number, active: boolean): void {
     const whose = active ? "" : "a snapshot's ";
     this.use(l1Offset, l1Size * 8, "L1", `${whose}L1`);
-    for (let i = 0; i < l1Size; i++) {
+    for (let i = 0; i < Math.min(l1Size, this.bytes.length / 8); i++) {
       const entry = this.u64(l1Offset + i * 8), at = Number(entry & OFFSET);
       if (at === 0) continue;
       this.use(at, this.clusterSize, "L2", `${whose}L2 ${i}`);
@@ -92,7 +95,7 @@ class Inspector {
 
   snapshots(count: number, offset: number): void {
     let at = offset;
-    for (let i = 0; i < count; i++) {
+    for (let i = 0; i < Math.min(count, this.bytes.length / 40); i++) {
       this.mapping(this.number(at), this.u32(at + 8), false);
       const length = 40 + this.u32(at + 36) + this.view.getUint16(at + 12) + this.view.getUint16(at + 14);
       at += Math.ceil(length / 8) * 8;
@@ -113,7 +116,7 @@ class Inspector {
 
   compareCounts(table: number, entries: number): number {
     let leaks = 0;
-    const clusters = Math.max(Math.ceil(this.bytes.length / this.clusterSize), ...this.references.keys()) + 1;
+    const clusters = Math.ceil(this.bytes.length / this.clusterSize) + 1;
     for (let cluster = 0; cluster < clusters; cluster++) {
       const count = this.refcount(cluster, table, entries), used = this.references.get(cluster) ?? 0;
       if (count < used) this.corruptions.push(`cluster ${cluster} (${this.roles.get(cluster)}) has refcount ${count} but ${used} references`);
@@ -130,7 +133,7 @@ class Inspector {
     const table = this.number(48), tableClusters = this.u32(56), entries = (tableClusters * this.clusterSize) / 8;
     this.use(0, 1, "header", "the header");
     this.use(table, tableClusters * this.clusterSize, "refcount table", "the refcount table");
-    for (let i = 0; i < entries; i++) {
+    for (let i = 0; i < Math.min(entries, this.bytes.length / 8); i++) {
       const at = this.number(table + i * 8);
       if (at !== 0) this.use(at, this.clusterSize, "refcount block", `refcount block ${i}`);
     }
