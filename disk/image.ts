@@ -80,8 +80,8 @@ export interface Image {
   /** Makes room in the tables to allocate and zero up to `size`, which the disk is about to grow to. Absent: there is room always. */
   reserve?(size: number): Task;
   /**
-   * Changes the guest disk's size, in bytes; durable before the next change is. Shrinking drops what is beyond. What
-   * is allocated behind the old end shows when the disk grows: the owner clears it first.
+   * Changes the guest disk's size, in bytes. Shrinking drops what is beyond. What is allocated behind the old end
+   * shows when the disk grows: the owner clears it first.
    */
   resize(size: number): Task;
 

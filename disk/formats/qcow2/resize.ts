@@ -19,12 +19,14 @@ export function* reserve(file: Storage, header: Qcow2Header, mapping: Mapping, r
   if (entries * ENTRY_SIZE > mapping.l1.bytes.length) yield* growL1(file, mapping, refcounts, entries);
 }
 
-/** Sets the guest size in the header. Everything else is durable already. */
+/**
+ * Sets the guest size in the header. Everything else is durable already, and nothing that may follow relies on the
+ * size: the next flush, which every change of a table begins with, makes it durable.
+ */
 export function* writeSize(file: Storage, size: number): Task {
   const bytes = new Uint8Array(8);
   setU64(new DataView(bytes.buffer), 0, size);
   yield write(file, HeaderFields.offsetOf("size"), bytes);
-  yield flush(file, "the new size");
 }
 
 /** A larger L1 elsewhere: its contents, then the header, and only then the old one is given back. */
