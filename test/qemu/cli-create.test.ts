@@ -1,0 +1,97 @@
+import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { disk86, qemuImg } from "../support/cli.ts";
+import { tempFolder } from "../support/temp.ts";
+import { requireTool, runTool } from "../support/tools.ts";
+
+const folder = tempFolder(), home = process.cwd();
+const MADE = ["x.qcow2", "x.raw", "a,b.qcow2", "sub/x.qcow2"];
+
+/** Command lines for `create`; each makes one of MADE, or fails. `''` is an empty argument. */
+const LINES = [
+  // Sizes
+  "-f qcow2 x.qcow2 1G", "-f qcow2 x.qcow2 1.5G", "-f qcow2 x.qcow2 1000", "-f qcow2 x.qcow2 0", "-f qcow2 x.qcow2 0x1000", "-f qcow2 x.qcow2 1.3k", "-f qcow2 x.qcow2 1.3", "-f qcow2 x.qcow2 10b",
+  "-f qcow2 x.qcow2 10B", "-f qcow2 x.qcow2 10MB", "-f qcow2 x.qcow2 +5", "-f qcow2 x.qcow2 .5M", "-f qcow2 x.qcow2 5.M", "-f qcow2 x.qcow2 1e3", "-f qcow2 x.qcow2 ''", "-f qcow2 x.qcow2 1Q", "-f qcow2 x.qcow2 -- -1",
+  "-f qcow2 x.qcow2 2T", "-f qcow2 x.qcow2 2P", "-f qcow2 x.qcow2 7E", "-f qcow2 x.qcow2 8E", "-f qcow2 x.qcow2 16E", "-f qcow2 x.qcow2", "x.raw 10M", "x.raw 1000", "x.raw 0", "-f raw x.raw 1k", "x.raw",
+  // Options
+  "-f qcow2 -o compat=0.10 x.qcow2 1M", "-f qcow2 -o compat=1.1 x.qcow2 1M", "-f qcow2 -o compat=v2,cluster_size=4k x.qcow2 1M", "-f qcow2 -o compat=v3 x.qcow2 1M", "-f qcow2 -o compat=foo x.qcow2 1M",
+  "-f qcow2 -o cluster_size=512 x.qcow2 1M", "-f qcow2 -o cluster_size=0.5k x.qcow2 1M", "-f qcow2 -o cluster_size=2M x.qcow2 10G", "-f qcow2 -o cluster_size=4M x.qcow2 1M", "-f qcow2 -o cluster_size=3k x.qcow2 1M", "-f qcow2 -o cluster_size=zz x.qcow2 1M",
+  "-f qcow2 -o cluster_size=512 x.qcow2 1T", "-f qcow2 -o cluster_size=65536,cluster_size=4096 x.qcow2 1M", "-f qcow2 -o cluster_size=4k -o refcount_bits=1 x.qcow2 1M", "-f qcow2 -o refcount_bits=64 x.qcow2 1M", "-f qcow2 -o refcount_bits=3 x.qcow2 1M",
+  "-f qcow2 -o refcount_bits=128 x.qcow2 1M", "-f qcow2 -o refcount_bits=abc x.qcow2 1M", "-f qcow2 -o compat=0.10,refcount_bits=8 x.qcow2 1M", "-f qcow2 -o lazy_refcounts=on x.qcow2 1M", "-f qcow2 -o lazy_refcounts x.qcow2 1M", "-f qcow2 -o nolazy_refcounts x.qcow2 1M",
+  "-f qcow2 -o lazy_refcounts=yes x.qcow2 1M", "-f qcow2 -o lazy_refcounts=maybe x.qcow2 1M", "-f qcow2 -o compat=0.10,lazy_refcounts=on x.qcow2 1M", "-f qcow2 -o compression_type=zstd x.qcow2 1M", "-f qcow2 -o compression_type=lz4 x.qcow2 1M",
+  "-f qcow2 -o compat=v2,compression_type=zstd x.qcow2 1M", "-f qcow2 -o preallocation=off,extended_l2=off x.qcow2 1M", "-f qcow2 -o preallocation=foo x.qcow2 1M", "-f qcow2 -o data_file_raw=on x.qcow2 1M", "-f qcow2 -o size=3M x.qcow2", "-f qcow2 -o size=3M x.qcow2 5M",
+  "-f qcow2 -o size=1Q x.qcow2", "-f qcow2 -o nosize x.qcow2", "-f qcow2 -o bar=1 x.qcow2 1M", "-f qcow2 -o =5 x.qcow2 1M", "-f qcow2 -o , x.qcow2 1M", "-f raw -o cluster_size=1 x.raw 1M", "-f qcow2 -q x.qcow2 1M", "-q x.raw 1M",
+  // Backing files
+  "-f qcow2 -b base.qcow2 -F qcow2 x.qcow2", "-f qcow2 -b base.qcow2 -F qcow2 x.qcow2 5M", "-f qcow2 -b base.qcow2 x.qcow2", "-f qcow2 -b base.raw -F raw x.qcow2", "-f qcow2 -b gone.qcow2 -F qcow2 x.qcow2", "-f qcow2 -b gone.qcow2 -F qcow2 x.qcow2 1M",
+  "-f qcow2 -u -b gone.qcow2 -F qcow2 x.qcow2 1M", "-f qcow2 -u -b gone.qcow2 -F qcow2 x.qcow2", "-f qcow2 -u -b gone.qcow2 x.qcow2 1M", "-f qcow2 -b base.raw -F qcow2 x.qcow2", "-f qcow2 -b base.qcow2 -F foo x.qcow2", "-f qcow2 -b x.qcow2 -F qcow2 x.qcow2",
+  "-f qcow2 -b '' -F qcow2 x.qcow2 1M", "-f qcow2 -F qcow2 x.qcow2 1M", "-f raw -b base.qcow2 x.raw 1M", "-f raw -F qcow2 x.raw 1M", "-f qcow2 -o backing_file=base.qcow2,backing_fmt=qcow2 x.qcow2", "-f qcow2 -o backing_file=old.qcow2 -b base.qcow2 -F qcow2 x.qcow2",
+  "-f qcow2 -o backing_file=with,,comma.qcow2,backing_fmt=qcow2 x.qcow2", "-f qcow2 -b with,comma.qcow2 -F qcow2 x.qcow2", "-f qcow2 -b ../base.qcow2 -F qcow2 sub/x.qcow2", "-f qcow2 -b base.qcow2 -F qcow2 sub/x.qcow2", "-f qcow2 -b top.qcow2 -F qcow2 x.qcow2",
+  "-f qcow2 -b broken.qcow2 -F qcow2 x.qcow2", "-f qcow2 -b file:base.qcow2 -F qcow2 x.qcow2",
+  // Arguments
+  "", "x.qcow2 1M extra", "-f", "-z", "--frob", "-f foo x.qcow2 1M", "-f qcow2 nowhere/x.qcow2 1M", "sub 1M", "-f qcow2 a,b.qcow2 1M", "-o", "-f qcow2 -o cluster_size", "x.raw 1M -f raw", "-fqcow2 x.qcow2 1M", "-qfqcow2 x.qcow2 1M",
+];
+
+const words = (line: string): string[] => line.split(" ").filter((word) => word !== "").map((word) => (word === "''" ? "" : word));
+
+/** Which of the files there are now, and what qemu-img makes of them. They are removed. */
+function harvest(): string[] {
+  return MADE.filter((name) => existsSync(name)).map((name) => {
+    const format = name.endsWith(".raw") ? "raw" : "qcow2", info = JSON.parse(runTool("qemu-img", ["info", "--output=json", "-f", format, name])) as Record<string, unknown>;
+    // Without its backing file qemu-img would not check it.
+    const checkable = format !== "raw" && info["full-backing-filename"] !== "gone.qcow2";
+    if (checkable) runTool("qemu-img", ["check", "-q", "-f", format, name]);
+    rmSync(name);
+    return `${name} ${JSON.stringify({ ...info, "actual-size": 0 })}`;
+  });
+}
+
+describe.skipIf(!requireTool("qemu-img", "qemu-io"))("create, as qemu-img", () => {
+  beforeAll(() => {
+    process.chdir(folder);
+    mkdirSync("sub");
+    for (const name of ["base.qcow2", "with,comma.qcow2"]) runTool("qemu-img", ["create", "-q", "-f", "qcow2", name, "3M"]);
+    runTool("qemu-img", ["create", "-q", "base.raw", "2M"]);
+    runTool("qemu-img", ["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"]);
+    runTool("qemu-img", ["create", "-q", "-f", "qcow2", "-u", "-b", "gone.qcow2", "-F", "qcow2", "broken.qcow2", "1M"]);
+  });
+  afterAll(() => process.chdir(home));
+
+  test.each(LINES)("%s", async (line) => {
+    const args = ["create", ...words(line)];
+    const wanted = qemuImg(...args), wantedFiles = harvest();
+    const ours = await disk86(...args), files = harvest();
+    // What was printed before a failure is no promise.
+    expect({ ...ours, stdout: ours.status === 0 ? ours.stdout : "", stderr: ours.stderr !== "" }).toEqual({ ...wanted, stdout: wanted.status === 0 ? wanted.stdout : "", stderr: wanted.stderr !== "" });
+    expect(files).toEqual(wanted.status === 0 ? wantedFiles : []);
+    expect(readdirSync(".").filter((name) => name.endsWith(".new"))).toEqual([]);
+  });
+
+  test.each(["preallocation=metadata", "preallocation=full", "extended_l2=on", "data_file=d.raw", "encryption=on", "encrypt.format=luks"])("-o %s is refused by name", async (option) => {
+    const { status, stderr } = await disk86("create", "-f", "qcow2", "-o", option, "x.qcow2", "1M");
+    expect(status).toBe(1);
+    expect(stderr).toContain(option.replace(/=d.raw|=luks/, ""));
+    expect(existsSync("x.qcow2")).toBe(false);
+  });
+
+  test("-o help lists the options", async () => {
+    const { status, stdout } = await disk86("create", "-f", "qcow2", "-o", "help");
+    const wanted = qemuImg("create", "-f", "qcow2", "-o", "help").stdout.split("\n");
+    expect(status).toBe(0);
+    for (const line of stdout.trimEnd().split("\n")) expect(wanted).toContain(line);
+  });
+
+  test("an image that is there is overwritten in place", async () => {
+    writeFileSync("x.qcow2", Buffer.alloc(3 << 20, 7), { mode: 0o640 });
+    linkSync("x.qcow2", "other-name.qcow2");
+    expect((await disk86("create", "-q", "-f", "qcow2", "x.qcow2", "1M")).status).toBe(0);
+    expect(statSync("x.qcow2").ino).toBe(statSync("other-name.qcow2").ino);
+    runTool("qemu-img", ["check", "x.qcow2"]);
+  });
+
+  test("options that cannot be leave what is there alone", async () => {
+    writeFileSync("x.qcow2", "precious");
+    expect((await disk86("create", "-q", "-f", "qcow2", "-o", "cluster_size=3k", "x.qcow2", "1M")).status).toBe(1);
+    expect(readFileSync(join(folder, "x.qcow2"), "utf8")).toBe("precious");
+  });
+});
