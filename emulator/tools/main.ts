@@ -17,4 +17,8 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   process.exit(error.code === "EPIPE" ? 0 : 1);
 });
 
-process.exitCode = await runProgram({ version, verbs: [BOOT, ...DISK_VERBS] }, process.argv.slice(2), output);
+process.on("uncaughtException", (error) => process.exit(complain(error, output)));
+
+const status = await runProgram({ version, verbs: [BOOT, ...DISK_VERBS] }, process.argv.slice(2), output);
+// Connections and timers that nobody needs any more keep no command waiting; what was written is out first.
+process.stdout.write("", () => process.exit(status));
