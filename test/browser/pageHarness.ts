@@ -115,6 +115,16 @@ export class PageUser {
   }
 }
 
+const SHIFTED: Readonly<Record<string, string>> = { "\"": "Quote", "|": "Backslash", "$": "Digit4", "(": "Digit9", ")": "Digit0", "*": "Digit8", ">": "Period" };
+
+/** Presses the keys of a US keyboard, Shift and all: `keyboard.type` leaves Shift out. */
+export async function typeKeys({ page }: PageUser, text: string): Promise<void> {
+  for (const character of text.split("")) {
+    const shifted = SHIFTED[character] ?? (/[A-Z]/.test(character) ? `Key${character}` : undefined);
+    await page.keyboard.press(shifted === undefined ? character.replace("\n", "Enter").replace(" ", "Space") : `Shift+${shifted}`, { delay: 10 });
+  }
+}
+
 /** Nothing reaches beyond the right edge of the window. */
 export async function expectNoOverflow({ page }: PageUser): Promise<void> {
   const { wide, width } = await page.evaluate(() => ({

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { tiny } from "../../guests/catalog.ts";
 import { requireGuests } from "../support/guests.ts";
 import { requireTool } from "../support/tools.ts";
-import { BOOT, expectNoOverflow, startUser, type User } from "./pageHarness.ts";
+import { BOOT, expectNoOverflow, startUser, typeKeys, type User } from "./pageHarness.ts";
 import { type PageServer, startPage } from "./pageServer.ts";
 
 const able = requireTool("chromium") && requireGuests(tiny);
@@ -83,7 +83,7 @@ describe.skipIf(!able)("a machine's life in the page", { timeout: 3 * BOOT }, ()
     const screen = page.page.locator(".screen");
     await screen.click();
     expect(await page.page.locator("#screen-hint").innerText()).toContain("leaves");
-    await page.page.keyboard.type("echo \"VGA|Keys\" $((6*7)) > /dev/ttyS0\n", { delay: 20 });
+    await typeKeys(page, "echo \"VGA|Keys\" $((6*7)) > /dev/ttyS0\n");
     await expect.poll(() => page.terminal(), { timeout: 20_000 }).toContain("VGA|Keys 42");
     await page.screenshot("keyboard");
     await page.page.keyboard.press("Tab");

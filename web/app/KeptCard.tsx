@@ -28,9 +28,9 @@ export function KeptCard({ store, kept, persisted }: Props): JSX.Element {
             <ContinueButton store={store} kept={{ ...kept, settings }} />
             <button type="button" onClick={() => void store.downloadKept(kept)}>Download</button>
             <ConfirmButton question="Delete the changes for good?" yes="Delete" no="Keep" onConfirm={() => void store.startFresh(record.id)}>Start fresh…</ConfirmButton>
-            <KeptSettings settings={settings} onChange={setSettings} />
           </div>
         )}
+      {!openElsewhere && <KeptSettings settings={settings} onChange={setSettings} />}
     </article>
   );
 }

@@ -49,7 +49,11 @@ function useKeyboard(session: Session, frame: { readonly current: HTMLElement | 
         release();
         return leave();
       }
-      if (!send(event.code, true)) return;
+      if (!send(event.code, true)) {
+        // Keyboards on glass name no key, only what it means.
+        if (event.key.length === 1 && !event.isComposing) session.type(event.key);
+        return;
+      }
       down.add(event.code);
       event.preventDefault();
     }, { signal });

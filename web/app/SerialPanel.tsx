@@ -31,7 +31,7 @@ export function SerialPanel({ session, ready }: { readonly session: Session; rea
         <button type="button" ref={leave} onClick={copy}>Copy</button>
         <button type="button" onClick={paste}>Paste</button>
       </header>
-      <div class="console" ref={frame} />
+      <div class="console"><div class="fit" ref={frame} /></div>
       <p class="hint" aria-live="polite">{hint || <><kbd>Ctrl</kbd>+<kbd>Shift</kbd>+<kbd>C</kbd> and <kbd>V</kbd> copy and paste. <kbd>Ctrl</kbd>+<kbd>Alt</kbd>+<kbd>G</kbd> leaves.</>}</p>
     </section>
   );
