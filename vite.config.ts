@@ -5,8 +5,8 @@ export default defineConfig({
   // The names by which others import the library: README's example runs as a test.
   resolve: {
     alias: [
-      { find: /^disk86\/node$/, replacement: new URL("emulator/library.node.ts", import.meta.url).pathname },
-      { find: /^disk86$/, replacement: new URL("emulator/library.ts", import.meta.url).pathname },
+      { find: /^disk86\/node$/, replacement: new URL("emulator/api.node.ts", import.meta.url).pathname },
+      { find: /^disk86$/, replacement: new URL("emulator/api.ts", import.meta.url).pathname },
     ],
   },
   // The page works under any path.
