@@ -10,7 +10,8 @@ export default defineConfig({
     emptyOutDir: true,
     minify: "oxc",
     rollupOptions: {
-      input: { disk86: "emulator/tools/main.ts" },
+      input: { disk86: "emulator/tools/main.ts", start: "web/start.ts", index: "emulator/api.ts", disk: "disk/index.ts", node: "emulator/api.node.ts" },
+      preserveEntrySignatures: "strict",
       output: { entryFileNames: "[name].js", chunkFileNames: "[name]-[hash].js", banner: (chunk) => (chunk.name === "disk86" ? "#!/usr/bin/env node" : "") },
     },
   },
