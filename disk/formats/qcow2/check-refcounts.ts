@@ -26,6 +26,8 @@ export class Refcounting {
   readonly own: number[] = [];
   /** Whether the table or a block cannot stay where it is. */
   broken = false;
+  /** Whether there is something for `raise` or `lower` to do. */
+  readonly pending = { raise: false, lower: false };
   /** Whether some cluster is referenced that no block describes. */
   missing = false;
 
@@ -71,8 +73,11 @@ export class Refcounting {
   }
 
   #count(offset: number, length: number): boolean {
-    const { state } = this;
-    if (!state.reference(offset, length, 1, MARK.metadata)) return false;
+    const { state } = this, { beyond } = state;
+    if (!state.reference(offset, length, 1, MARK.metadata)) {
+      state.beyond = beyond;
+      return false;
+    }
     for (let cluster = offset / state.clusterSize; cluster * state.clusterSize < offset + length; cluster++) this.own.push(cluster);
     return true;
   }
@@ -166,7 +171,10 @@ export class Refcounting {
     if (count !== wanted) {
       const leak = count > wanted, fixed = leak ? options.repair !== undefined && !state.incomplete && (state.mending || !this.broken) : state.mending;
       report.add(leak ? "leak" : "corruption", offset, fixed, () => `${fixed ? "Repairing" : leak ? "Leaked" : "ERROR"} cluster ${cluster} refcount=${count} reference=${wanted}`);
-      if (fixed) after = wanted;
+      if (fixed) {
+        after = wanted;
+        this.pending[leak ? "lower" : "raise"] = true;
+      }
       if (differing.size < MAX_DIFFERING) differing.set(cluster, after);
     }
     if (after === 1) state.marks.set(cluster, MARK.one);

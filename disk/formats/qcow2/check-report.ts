@@ -42,13 +42,14 @@ export class Report {
     return result;
   }
 
-  /** The state of the image as `after` found it, with what this report's run repaired and said. */
-  repaired(after: CheckResult): CheckResult {
+  /** The image as `after` found it, and what this run and that one repaired and said. */
+  with(after: Report): Report {
     const said = new Set(this.findings.map(({ message }) => message));
     const more = after.findings.filter(({ message }) => !said.has(message));
-    return {
-      ...after, leaksFixed: this.leaksFixed, corruptionsFixed: this.corruptionsFixed,
-      findings: [...this.findings, ...more], findingCount: this.findingCount + more.length,
-    };
+    const both = Object.assign(new Report(this.maxFindings), after, {
+      leaksFixed: this.leaksFixed + after.leaksFixed, corruptionsFixed: this.corruptionsFixed + after.corruptionsFixed,
+      findings: [...this.findings, ...more].slice(0, this.maxFindings), findingCount: this.findingCount + more.length,
+    });
+    return both;
   }
 }

@@ -9,7 +9,7 @@ import { ENTRY_SIZE } from "./l2-entry.ts";
 
 /** What a qcow2 check may be told besides. */
 export interface Qcow2CheckOptions extends CheckOptions {
-  /** Bytes for the check's counters (default 256 MiB: 5 TiB of 64 KiB clusters), and bytes of tables to read (default 4 GiB). */
+  /** Bytes for the check's counters (default 256 MiB: 5 TiB of 64 KiB clusters), and bytes of tables to read (default 2 GiB). */
   readonly limits?: { readonly memory?: number | undefined; readonly reads?: number | undefined } | undefined;
 }
 
@@ -48,6 +48,10 @@ export class CheckState {
   readonly budget: Budget;
   /** Whether references could not be counted in full: then nothing may be given back. */
   incomplete = false;
+  /** The first byte behind the end of the file that a table points at: of a truncated file, usually. */
+  beyond = Infinity;
+  /** Why nothing could be repaired. */
+  refusal: string | undefined;
   /** Whether the file was changed. */
   changed = false;
   #done = 0;
@@ -61,7 +65,7 @@ export class CheckState {
     if (this.clusters > MAX_CLUSTERS) throw new DiskError("unsupported", `the image cannot be checked: the file has ${this.clusters} clusters, QEMU's bound is ${MAX_CLUSTERS}`, { path: file.name, format: "qcow2", operation: "check" });
     this.entrySize = (header.incompatible & INCOMPATIBLE.extendedL2) === 0n ? ENTRY_SIZE : 2 * ENTRY_SIZE;
     this.externalData = (header.incompatible & INCOMPATIBLE.externalData) !== 0n;
-    this.budget = new Budget(options.limits?.memory ?? 256 * MIB, options.limits?.reads ?? 4096 * MIB, file.name);
+    this.budget = new Budget(options.limits?.memory ?? 256 * MIB, options.limits?.reads ?? 2048 * MIB, file.name);
     const count = (): Counts => new Counts(this.clusters + 1, this.budget);
     this.references = count();
     this.tables = count();
@@ -84,6 +88,7 @@ export class CheckState {
     if (length <= 0) return true;
     if (offset + length - this.file.size >= this.clusterSize) {
       this.report.corruption(offset, () => `ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x${offset.toString(16)} size 0x${length.toString(16)}`, times);
+      this.beyond = Math.min(this.beyond, Math.max(offset, this.file.size));
       return false;
     }
     const last = Math.floor((offset + length - 1) / this.clusterSize);

@@ -75,8 +75,13 @@ function* walkSnapshots(state: CheckState, { snapshots }: SnapshotTable): Task {
 }
 
 function* walkL1(state: CheckState, offset: number, size: number, times: number, active: boolean): Task {
-  const length = size * ENTRY_SIZE;
-  if (!state.reference(offset, length, times, MARK.metadata)) return;
+  const whole = size * ENTRY_SIZE, length = Math.max(0, Math.min(whole, Math.floor((state.file.size - offset) / ENTRY_SIZE) * ENTRY_SIZE));
+  if (!state.reference(offset, whole, times, MARK.metadata)) {
+    // QEMU would give back the table, and with it what it holds. A wrong number in the header must not cost the disk.
+    state.reference(offset, length, times, MARK.metadata);
+    state.report.add("error", offset, false, () => `ERROR the L1 table at 0x${offset.toString(16)} does not fit the file, so nothing is repaired`);
+    state.incomplete = true;
+  }
   for (let at = 0; at < length; at += MIB) {
     const bytes = new Uint8Array(Math.min(MIB, length - at));
     state.charge(bytes.length);

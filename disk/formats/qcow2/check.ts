@@ -16,18 +16,30 @@ export type { Qcow2CheckOptions } from "./check-state.ts";
 
 const KNOWN = INCOMPATIBLE.dirty | INCOMPATIBLE.corrupt | INCOMPATIBLE.externalData | INCOMPATIBLE.compressionType | INCOMPATIBLE.extendedL2;
 
+/** A repair can uncover more to repair: a file that grew has room for what was behind its end. */
+const ROUNDS = 4;
+
 /**
  * Checks the refcounts and tables of a qcow2 image that nobody has open, as `qemu-img check` does, and repairs them
  * if asked. What is repaired is checked once more: the counts are those of the image as it is now. The guest's data
  * is not looked at. Throws `DiskError` for what is no qcow2 image, or none that can be checked (`unsupported`).
  */
 export function* checkQcow2(file: Storage, options: Qcow2CheckOptions = {}): Task<CheckResult> {
-  if (options.repair !== undefined && file.readOnly) throw new DiskError("read-only", "cannot repair: the file is open read-only", { path: file.name, operation: "repair" });
-  const header = yield* open(file), { report, changed } = yield* runCheck(file, header, options);
-  if (options.repair === undefined) return report.result();
-  const after = changed ? yield* checkAgain(file, options) : report.result();
-  if (after.corruptions === 0 && after.checkErrors === 0) yield* markClean(file, header);
-  return changed ? report.repaired(after) : after;
+  if (options.repair === undefined) return (yield* runCheck(file, options)).report.result();
+  if (file.readOnly) throw new DiskError("read-only", "cannot repair: the file is open read-only", { path: file.name, operation: "repair" });
+  let done: Report | undefined, last = yield* runCheck(file, options);
+  for (let round = 1; last.changed; round++) {
+    done = done === undefined ? last.report : done.with(last.report);
+    last = yield* runCheck(file, round < ROUNDS ? options : { ...options, repair: undefined });
+  }
+  const { refusal } = last;
+  if (refusal !== undefined) {
+    last = yield* runCheck(file, { ...options, repair: undefined });
+    last.report.add("error", 0, false, () => refusal);
+  }
+  const result = done === undefined ? last.report.result() : done.with(last.report).result();
+  if (result.corruptions === 0 && result.checkErrors === 0) yield* markClean(file, last.header);
+  return result;
 }
 
 /**
@@ -49,19 +61,14 @@ function* open(file: Storage): Task<Qcow2Header> {
   throw new DiskError("unsupported", `the image cannot be checked: it needs features that disk86 does not know: ${bitNames(foreign, header).join(", ")}`, { path: file.name, format: "qcow2", operation: "check" });
 }
 
-function* checkAgain(file: Storage, options: Qcow2CheckOptions): Task<CheckResult> {
-  const { report } = yield* runCheck(file, yield* open(file), { ...options, repair: undefined });
-  return report.result();
-}
-
-function* runCheck(file: Storage, header: Qcow2Header, options: Qcow2CheckOptions): Task<{ report: Report; changed: boolean }> {
-  const state = new CheckState(file, header, options), refcounts = new Refcounting(state);
+function* runCheck(file: Storage, options: Qcow2CheckOptions): Task<CheckState> {
+  const state = new CheckState(file, yield* open(file), options), refcounts = new Refcounting(state);
   const table = yield* walkMetadata(state);
   yield* refcounts.read();
   yield* countTables(state);
   refcounts.judge();
   yield* refcounts.compare("report");
-  if (options.repair !== undefined && !state.incomplete) yield* repair(state, refcounts, table);
+  if (options.repair !== undefined && !state.incomplete) state.refusal = yield* repair(state, refcounts, table);
   else yield* checkCopied(state, refcounts);
   return state;
 }

@@ -9,23 +9,33 @@ import { INCOMPATIBLE } from "./features.ts";
 import { HeaderFields, HeaderFields3, type Qcow2Header } from "./header.ts";
 import { isComplete, type SnapshotTable } from "./snapshots.ts";
 
+const REBUILD = "ERROR need to rebuild refcount structures";
+
 /**
  * Repairs what the check found, in an order in which a crash only ever leaves what was wrong before, or a leak:
- * refcounts are raised; tables say of clusters that they are theirs alone; refcounts are lowered.
+ * refcounts are raised; tables say of clusters that they are theirs alone; refcounts are lowered. Answers why nothing
+ * could be repaired, if so.
  */
-export function* repair(state: CheckState, refcounts: Refcounting, table: SnapshotTable): Task {
+export function* repair(state: CheckState, refcounts: Refcounting, table: SnapshotTable): Task<string | undefined> {
   const { file } = state, snapshots = state.mending && mustRewrite(state, table) ? table : undefined;
-  if (!state.mending && refcounts.broken) return state.report.add("error", 48, false, () => "ERROR need to rebuild refcount structures");
-  yield* dropStaleBitmaps(state);
+  if (!state.mending && refcounts.broken) return REBUILD;
   const rebuilding = state.mending && (!refcounts.usable || snapshots !== undefined);
+  if (rebuilding && isTruncated(state)) return `${REBUILD}, but the file is truncated: what is appended to it would take the place of what is missing; get the whole file, or convert what can be read`;
+  yield* dropStaleBitmaps(state);
   if (rebuilding) yield* rebuild(state, refcounts, snapshots);
-  else if (state.mending) yield* refcounts.compare("raise");
-  yield flush(file, "raised refcounts before the tables that rely on them");
+  else if (refcounts.pending.raise) yield* refcounts.compare("raise");
+  if (state.changed) yield flush(file, "raised refcounts before the tables that rely on them");
   yield* checkCopied(state, refcounts);
-  yield flush(file, "tables before the refcounts of what they dropped");
-  if (rebuilding) return;
+  if (state.changed) yield flush(file, "tables before the refcounts of what they dropped");
+  if (rebuilding || !refcounts.pending.lower) return undefined;
   yield* refcounts.compare("lower");
   yield flush(file, "lowered refcounts before the image counts as clean");
+  return undefined;
+}
+
+/** Whether a table points at what would soon be written behind the end of the file. A wild pointer far away is not that. */
+function isTruncated({ beyond, file }: CheckState): boolean {
+  return beyond < file.size + Math.max(file.size, 2 ** 30);
 }
 
 /** Version 3 asks for extra data in each entry; and QEMU reads no more of it than its bound. */
