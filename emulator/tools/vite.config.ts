@@ -1,8 +1,17 @@
-import { defineConfig } from "vite";
+import { chmodSync } from "node:fs";
+import { join } from "node:path";
+import { defineConfig, type Plugin } from "vite";
+
+/** `npx disk86` in a clone runs the file itself. */
+const executable: Plugin = {
+  name: "executable",
+  writeBundle: ({ dir = "." }) => { chmodSync(join(dir, "disk86.js"), 0o755); },
+};
 
 /** The Node build: the command line, the library and the server of `npm start`, into dist/node. Dependencies that are loaded from node_modules stay there. */
 export default defineConfig({
   publicDir: false,
+  plugins: [executable],
   build: {
     ssr: true,
     target: "node20",
