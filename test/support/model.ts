@@ -61,6 +61,7 @@ export function expectSame(actual: Uint8Array, wanted: Uint8Array, offset = 0): 
 
 /** A range of a disk of `size` bytes: of all sizes, often aligned, often at an end, never empty. */
 export function anyRange(random: Random, size: number, largest = size): { offset: number; length: number } {
+  largest = Math.min(largest, size);
   let length = Math.max(1, Math.min(largest, Math.floor(2 ** (random.float() * Math.log2(largest)))));
   let offset = random.chance(0.1) ? size - length : random.int(size - length + 1);
   if (random.chance(0.6)) {
