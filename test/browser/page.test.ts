@@ -5,7 +5,7 @@ import { debian, tiny } from "../../guests/catalog.ts";
 import { guestFile, requireGuests } from "../support/guests.ts";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool, tryTool } from "../support/tools.ts";
-import { type PageServer, startPage } from "./pageServer.ts";
+import { npmStart, type PageServer } from "./pageServer.ts";
 import { BOOT, sha256, startUser, type User } from "./pageHarness.ts";
 
 const able = requireTool("chromium", "qemu-img", "debugfs", "e2fsck") && requireGuests(tiny, debian);
@@ -14,7 +14,7 @@ describe.skipIf(!able)("the page", { timeout: 3 * BOOT }, () => {
   const folder = tempFolder();
   let server: PageServer, user: User;
 
-  beforeAll(async () => { server = await startPage(); });
+  beforeAll(async () => { server = await npmStart(); });
   afterAll(async () => { await server.stop(); });
 
   afterEach(async () => {

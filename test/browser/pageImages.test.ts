@@ -7,7 +7,7 @@ import { startPageServer } from "../support/pageServer.ts";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool } from "../support/tools.ts";
 import { BOOT, type PageUser, startUser, type User } from "./pageHarness.ts";
-import { type PageServer, startPage } from "./pageServer.ts";
+import { type PageServer, staticPage } from "./pageServer.ts";
 
 const able = requireTool("chromium", "qemu-img") && requireGuests(tiny);
 
@@ -15,7 +15,7 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
   const folder = tempFolder(), image = guestFile(tiny.image);
   let server: PageServer, user: User, page: PageUser;
 
-  beforeAll(async () => { server = await startPage(); });
+  beforeAll(async () => { server = await staticPage(join(folder, "page")); });
   afterAll(async () => { await server.stop(); });
 
   afterEach(async () => {
@@ -149,6 +149,7 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
       await page.screenshot("outage");
       failing = false;
       await page.button("Try again").click();
+      expect(await page.page.locator(".chip").innerText()).not.toBe("Temporary");
       await shell();
       expect(await page.run("echo lazily")).toContain("lazily");
     } finally {

@@ -1,16 +1,18 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { tiny } from "../../guests/catalog.ts";
 import { requireGuests } from "../support/guests.ts";
+import { tempFolder } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
 import { BOOT, expectNoOverflow, startUser, typeKeys, type User } from "./pageHarness.ts";
-import { type PageServer, startPage } from "./pageServer.ts";
+import { type PageServer, staticPage } from "./pageServer.ts";
 
 const able = requireTool("chromium") && requireGuests(tiny);
 
 describe.skipIf(!able)("a machine's life in the page", { timeout: 3 * BOOT }, () => {
+  const folder = tempFolder();
   let server: PageServer, user: User;
 
-  beforeAll(async () => { server = await startPage(); });
+  beforeAll(async () => { server = await staticPage(folder); });
   afterAll(async () => { await server.stop(); });
 
   afterEach(async () => {

@@ -13,7 +13,7 @@ import { Toolbar } from "./Toolbar.tsx";
 /** The machine that is on. */
 export function MachinePage({ store, session }: { readonly store: PageStore; readonly session: Session }): JSX.Element {
   const { persisted, ending } = useObservable(store);
-  const view = useObservable(session);
+  const view = useObservable(session), [question] = view.questions;
   return (
     <section class="machine" aria-labelledby="machine" data-stage={view.stage}>
       <header>
@@ -22,7 +22,7 @@ export function MachinePage({ store, session }: { readonly store: PageStore; rea
         <Status session={session} view={view} ending={ending} />
       </header>
       <Toolbar store={store} session={session} view={view} ending={ending} />
-      {view.question && <QuestionCard failure={view.question.failure} onDecide={(verdict) => session.decide(verdict)} />}
+      {question && <QuestionCard failure={question.failure} onDecide={(verdict) => session.decide(verdict)} />}
       {view.trouble && <TroubleBanner failure={view.trouble} onDismiss={() => session.dismissTrouble()} />}
       <div class="panels">
         <ScreenPanel session={session} mode={view.mode} />
@@ -72,7 +72,7 @@ const STAGES: Readonly<Record<Exclude<MachineView["stage"], "on">, string>> = {
 function sentence(view: MachineView, ending: boolean, expects: boolean): string {
   if (ending) return "Saving and switching off…";
   if (view.stage !== "on") return STAGES[view.stage];
-  if (view.question) return "Waiting for the disk.";
+  if (view.questions.length > 0) return "Waiting for the disk.";
   if (view.halted) return "The guest has halted. Reset it, or power it off.";
   if (!view.running) return "Paused.";
   if (view.ready !== undefined && view.started !== undefined && view.ready > view.started) return `Ready after ${((view.ready - view.started) / 1000).toFixed(1)} s.`;

@@ -6,7 +6,7 @@ import type { PageStore } from "./store.ts";
 interface Props { readonly store: PageStore; readonly session: Session; readonly view: MachineView; readonly ending: boolean }
 
 export function Toolbar({ store, session, view, ending }: Props): JSX.Element {
-  const off = view.stage !== "on" || ending, waits = off || view.question !== undefined, { facts } = view;
+  const off = view.stage !== "on" || ending, waits = off || view.questions.length > 0, { facts } = view;
   return (
     <div class="actions toolbar" role="group" aria-label="Machine">
       <button type="button" class="primary" disabled={off} onClick={() => void store.powerOff()}>Power off</button>

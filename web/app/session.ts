@@ -30,8 +30,8 @@ export interface MachineView {
   readonly traffic?: Traffic;
   readonly facts?: DiskFacts;
   readonly mode: ScreenMode;
-  /** A request of the guest that failed; the guest is held until `decide`. */
-  readonly question?: { readonly id: number; readonly failure: Failure };
+  /** Requests of the guest that failed; it is held until `decide`. */
+  readonly questions: readonly { readonly id: number; readonly failure: Failure }[];
   /** The last failure that the guest saw as an I/O error, or that kept changes from being saved. */
   readonly trouble?: Failure;
 }
@@ -52,7 +52,7 @@ export class Session extends Observable<MachineView> {
   #firstSave: (() => void) | undefined;
 
   constructor(readonly request: BootRequest, hooks: { readonly onFirstSave: () => void }) {
-    super({ stage: "bios", running: false, halted: false, mode: FIRST_MODE });
+    super({ stage: "bios", running: false, halted: false, questions: [], mode: FIRST_MODE });
     this.#firstSave = hooks.onFirstSave;
   }
 
@@ -101,14 +101,14 @@ export class Session extends Observable<MachineView> {
   }
 
   decide(verdict: "retry" | "fail"): void {
-    const { question } = this.state;
-    if (!question) return;
-    this.#forget("question");
-    this.#do((client) => client.decide(question.id, verdict));
+    const { questions } = this.state;
+    this.set({ questions: [] });
+    for (const { id } of questions) this.#do((client) => client.decide(id, verdict));
   }
 
   dismissTrouble(): void {
-    this.#forget("trouble");
+    const { trouble: _, ...rest } = this.state;
+    this.replace(rest);
   }
 
   async export(): Promise<Exported> {
@@ -189,14 +189,9 @@ export class Session extends Observable<MachineView> {
   /** A base on the web or in a file may come back: the guest is held until someone says. Anything else is the guest's to handle. */
   #diskError({ id, operation, kind, message }: WorkerDiskError): void {
     const failure: Failure = { kind, message, what: message, context: { operation } };
-    if (operation === "read" && kind === "io") return this.set({ question: { id, failure } });
+    if (operation === "read" && kind === "io") return this.set({ questions: [...this.state.questions, { id, failure }] });
     this.set({ trouble: failure });
     this.#do((client) => client.decide(id, "fail"));
-  }
-
-  #forget(what: "question" | "trouble"): void {
-    const { [what]: _, ...rest } = this.state;
-    this.replace(rest);
   }
 
   #mustClient(): Client {

@@ -45,11 +45,14 @@ export interface PageState {
 export class PageStore extends Observable<PageState> {
   /** Answers about kept machines; each machine that is on has a worker of its own. */
   readonly #keeper: Remote<PageWorker>;
+  /** A boot waits for it: a machine that could have been kept must not be lost to a quick click. */
+  readonly #canKeep: Promise<boolean>;
 
   constructor() {
     super({ kept: [], persisted: false, choice: { memory: 128, bus: "auto" }, ending: false });
     carryDiskErrors();
     this.#keeper = wrap<PageWorker>(startWorker());
+    this.#canKeep = this.#keeper.canKeep().catch(() => false);
     addEventListener("pagehide", () => this.state.session?.flush());
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") this.state.session?.flush();
@@ -58,7 +61,7 @@ export class PageStore extends Observable<PageState> {
 
   async load(): Promise<void> {
     await this.attempt(async () => {
-      const [guests, canKeep, persisted] = await Promise.all([builtGuests().catch(() => []), this.#keeper.canKeep(), isPersisted()]);
+      const [guests, canKeep, persisted] = await Promise.all([builtGuests().catch(() => []), this.#canKeep, isPersisted()]);
       this.set({ guests, canKeep, persisted });
       await this.refresh();
     }, () => void this.load());
@@ -106,7 +109,8 @@ export class PageStore extends Observable<PageState> {
   }
 
   async boot(order: BootRequest): Promise<void> {
-    const request = this.state.canKeep ? order : { ...order, temporary: true };
+    const request = (await this.#canKeep) ? order : { ...order, temporary: true };
+    if (this.state.session) return;
     const session = new Session(request, { onFirstSave: () => void this.#askToPersist() });
     const { problem: _, exported: __, ...rest } = this.state;
     this.replace({ ...rest, session });

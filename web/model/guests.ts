@@ -13,22 +13,23 @@ export const guestUrl = (file: string): string => new URL(`guests/${file}`, docu
 export async function builtGuests(): Promise<BuiltGuest[]> {
   const response = await fetch(guestUrl("catalog.json"), { cache: "no-store" });
   if (!response.ok || !(response.headers.get("content-type") ?? "").includes("json")) return [];
-  const listed = entries(await response.json());
-  return guests.flatMap((guest) => {
-    const entry = listed.find(({ name }) => name === guest.name);
-    return entry ? [{ guest, url: guestUrl(guest.image), bytes: entry.bytes }] : [];
-  });
+  const names = listed(await response.json());
+  return await Promise.all(guests.filter(({ name }) => names.includes(name)).map(async (guest) => {
+    const url = guestUrl(guest.image);
+    return { guest, url, bytes: await sizeOf(url) };
+  }));
 }
 
-interface Entry { readonly name: string; readonly bytes: number | undefined }
+async function sizeOf(url: string): Promise<number | undefined> {
+  const length = await fetch(url, { method: "HEAD" }).then(({ ok, headers }) => (ok ? headers.get("content-length") : null), () => null);
+  return length === null ? undefined : Number(length);
+}
 
-function entries(json: unknown): Entry[] {
+function listed(json: unknown): string[] {
   const list: unknown = typeof json === "object" && json !== null && "guests" in json ? json.guests : json;
   if (!Array.isArray(list)) return [];
   return list.flatMap((one: unknown) => {
-    if (typeof one === "string") return [{ name: one, bytes: undefined }];
-    if (typeof one !== "object" || one === null || !("name" in one) || typeof one.name !== "string") return [];
-    const bytes = "bytes" in one ? one.bytes : "size" in one ? one.size : undefined;
-    return [{ name: one.name, bytes: typeof bytes === "number" ? bytes : undefined }];
+    if (typeof one === "string") return [one];
+    return typeof one === "object" && one !== null && "name" in one && typeof one.name === "string" ? [one.name] : [];
   });
 }
