@@ -20,7 +20,7 @@ export class FaultStorage extends EachCall {
   }
 
   protected override around(call: Call, proceed: () => Pending): Pending {
-    const failure = this.plan?.(call, this.#calls++);
+    const index = this.#calls++, failure = this.plan?.(call, index);
     if (failure) throw failure;
     return proceed();
   }

@@ -109,6 +109,12 @@ export class TableCache {
     if (this.#tables.get(index) !== table) this.#insert(index, table);
   }
 
+  /** Forgets a table that was made in vain. */
+  drop(index: number): void {
+    this.#tables.delete(index);
+    this.#dirty.delete(index);
+  }
+
   /** Writes every dirty table, in the file's order. They stay dirty until `clean`. */
   *writeBack(): Task {
     for (const table of [...this.#dirty.values()].toSorted((a, b) => a.at - b.at)) yield* table.writeBack(this.file);

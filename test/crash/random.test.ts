@@ -10,7 +10,7 @@ import { Guest } from "./guest.ts";
 import { guestScenario, made, openNow, verdict } from "./scenario.ts";
 import { crashStates } from "./states.ts";
 
-const KIB = 1024, ROUNDS = process.env["LONG"] ? 60 : 4;
+const KIB = 1024, ROUNDS = process.env["LONG"] ? 25 : 4, TIMEOUT = 900_000;
 
 function anyOptions(random: Random): Qcow2CreateOptions {
   const version = random.pick([2, 3, 3, 3] as const);
@@ -37,7 +37,7 @@ seeded("a guest that does anything loses nothing that it flushed to a power cut"
     }
     expect(cut.log.length).toBeGreaterThan(10);
   }
-});
+}, TIMEOUT);
 
 function anything(random: Random, guest: Guest, reopen: () => void, step: number): void {
   const { offset, length } = anyRange(random, guest.disk.size, 8 * KIB), kind = random.float();
@@ -75,4 +75,4 @@ seeded("so does one whose requests are all in flight at once", async (random) =>
     void openNow(cut, backing, { format: "qcow2" }).read(0, end);
     expect(guest.complaint(end, cut.log.length)).toBeUndefined();
   }
-});
+}, TIMEOUT);

@@ -1,10 +1,11 @@
+import { setU64 } from "../../bytes/struct.ts";
 import { DiskError, hex } from "../../errors.ts";
 import type { Extent } from "../../image.ts";
 import { Table, TableCache } from "../../metadata/table.ts";
 import type { Storage } from "../../storage.ts";
-import { flush, read, type Task } from "../../task.ts";
-import type { Qcow2Header } from "./header.ts";
-import { decode, encode, ENTRY_SIZE, high, hostOffset, isCompressed, isCopied, isZero, low, packedPlace, referenced } from "./l2-entry.ts";
+import { flush, read, write, type Task } from "../../task.ts";
+import { HeaderFields, type Qcow2Header } from "./header.ts";
+import { encode, ENTRY_SIZE, high, hostOffset, isCompressed, isCopied, isZero, low, packedPlace } from "./l2-entry.ts";
 import type { Refcounts } from "./refcounts.ts";
 
 /** A guest cluster's place: its L2 table and its entry there. */
@@ -18,6 +19,8 @@ export class Mapping {
   /** L2 entries a table. */
   readonly perTable: number;
   readonly #l2: TableCache;
+  /** The L1 that the header may still point at. */
+  #outgrown: Table | undefined;
 
   private constructor(
     readonly file: Storage, readonly header: Qcow2Header, public l1: Table,
@@ -105,6 +108,7 @@ export class Mapping {
         // Shared with a snapshot: its entries go on in a table of our own.
         table.at = at;
         table.touch();
+        refcounts.unprotect([old / this.clusterSize]);
         free([old / this.clusterSize]);
       }
       encode(this.l1, l1Index, at);
@@ -123,8 +127,33 @@ export class Mapping {
     return this.#l2.dirty || this.l1.dirty;
   }
 
+  /** The L1 goes on in `table`, whose contents are durable. */
+  *moveL1(table: Table, refcounts: Refcounts): Task {
+    [this.l1, this.#outgrown] = [table, this.l1];
+    yield* this.settle(refcounts);
+  }
+
+  /**
+   * Points the header at the L1 that moved, and gives the old one back. Where that failed nobody knows which one the
+   * header has: it is done again before the L1 is changed or moved once more.
+   */
+  *settle(refcounts: Refcounts): Task {
+    const old = this.#outgrown;
+    if (old === undefined) return;
+    const bytes = new Uint8Array(12), view = new DataView(bytes.buffer);
+    view.setUint32(0, this.l1.bytes.length / ENTRY_SIZE);
+    setU64(view, 4, this.l1.at);
+    yield write(this.file, HeaderFields.offsetOf("l1Size"), bytes);
+    yield flush(this.file, "header points at the grown L1 before the old one is reused");
+    this.#outgrown = undefined;
+    const freed = Array.from({ length: Math.ceil(old.bytes.length / this.clusterSize) }, (_, i) => old.at / this.clusterSize + i);
+    refcounts.unprotect(freed);
+    yield* refcounts.release(freed);
+  }
+
   /** L2 tables, then the L1 that points at them, each durable before the next. */
   *writeBack(): Task {
+    if (this.refcounts !== undefined) yield* this.settle(this.refcounts);
     if (this.#l2.dirty) {
       yield* this.#l2.writeBack();
       yield flush(this.file, "L2 tables before the L1 that points at them");
@@ -143,15 +172,13 @@ export class Mapping {
     return at;
   }
 
-  /** A guest's write must never reach metadata, whatever an entry says. */
+  /** A guest's write in place must never reach metadata, whatever an entry says. */
   #check(table: Table): void {
     if (this.refcounts === undefined) return;
     for (let index = 0; index < this.perTable; index++) {
-      if (high(table, index) === 0 && low(table, index) === 0) continue;
-      for (const cluster of referenced(decode(table, index, this.header.clusterBits), this.clusterSize)) {
-        if (!this.refcounts.isMetadata(cluster)) continue;
-        throw corrupt(this.file, `an L2 entry points at cluster ${cluster}, which holds metadata; run check -r all`, table.at + index * ENTRY_SIZE);
-      }
+      const hi = high(table, index), host = hostOffset(hi, low(table, index)), cluster = Math.floor(host / this.clusterSize);
+      if (isCompressed(hi) || !isCopied(hi) || host === 0 || !this.refcounts.isMetadata(cluster)) continue;
+      throw corrupt(this.file, `an L2 entry points at cluster ${cluster}, which holds metadata; run check -r all`, table.at + index * ENTRY_SIZE);
     }
   }
 }

@@ -24,6 +24,8 @@ export class Refcounts {
   readonly #perBlock: number;
   readonly #blocks: TableCache;
   #table: Table;
+  /** The table that the header may still point at. */
+  #outgrown: Table | undefined;
   /** No free cluster stands before this one. */
   #hint = 0;
 
@@ -40,6 +42,7 @@ export class Refcounts {
 
   static *open(file: Storage, header: Qcow2Header, cacheBytes: number): Task<Refcounts> {
     const table = new Table(header.refcountTableOffset, new Uint8Array(header.refcountTableClusters * header.clusterSize));
+    if (table.at >= file.size) throw new DiskError("corrupt", "the file is truncated: it ends before its refcount table; restore it from a copy", { path: file.name, offset: table.at, format: "qcow2" });
     yield read(file, table.at, table.bytes);
     return new Refcounts(file, header, table, cacheBytes);
   }
@@ -56,7 +59,12 @@ export class Refcounts {
     for (let index = 0; index < this.#entries; index++) this.#metadata.add(this.#blockAt(index) / this.#clusterSize);
   }
 
-  /** Whether the cluster was named to `protect` and was not given back since. */
+  /** These no longer hold metadata: they may be given back. */
+  unprotect(clusters: Iterable<number>): void {
+    for (const cluster of clusters) this.#metadata.delete(cluster);
+  }
+
+  /** Whether the cluster was named to `protect`, and not to `unprotect` since. */
   isMetadata(cluster: number): boolean {
     return this.#metadata.has(cluster);
   }
@@ -111,11 +119,11 @@ export class Refcounts {
       const block = yield* this.#loadBlock(index);
       const count = block === undefined ? 0 : this.width.get(block.view, at);
       if (block === undefined || count === 0) throw this.#corrupt(`cluster ${cluster} is in use but its refcount is 0; run check -r all`, cluster * this.#clusterSize);
+      if (count === 1 && this.isMetadata(cluster)) throw this.#corrupt(`cluster ${cluster} holds metadata, but an entry for data points at it too; run check -r all`, cluster * this.#clusterSize);
       this.width.set(block.view, at, count - 1);
       this.#changed(index, block, at, at);
       if (count > 1) continue;
       free.push(cluster);
-      this.#metadata.delete(cluster);
       this.#hint = Math.min(this.#hint, cluster);
     }
     return free;
@@ -128,6 +136,7 @@ export class Refcounts {
 
   /** Writes blocks, then the table that points at them, each durable before the next: with them all data written before. */
   *writeBack(): Task {
+    yield* this.#settle();
     yield* this.#blocks.writeBack();
     yield flush(this.file, "data and refcount blocks before the tables that point at them");
     this.#blocks.clean();
@@ -154,6 +163,8 @@ export class Refcounts {
     if (resident !== undefined) return resident;
     const at = index < this.#entries ? this.#blockAt(index) : 0;
     if (at === 0) return undefined;
+    // A block that is not there would read as zeros: everything it counts would seem free.
+    if (at >= this.file.size) throw this.#corrupt("the file is truncated: it ends before a refcount block; restore it from a copy", at);
     return yield* this.#blocks.load(index, at);
   }
 
@@ -221,6 +232,7 @@ export class Refcounts {
    * blocks, then table, then header, and only then the old table is given back.
    */
   *#growTable(entries: number): Task {
+    yield* this.#settle();
     const perCluster = this.#clusterSize / 8, old = this.#table, first = this.#entries;
     let clusters = Math.ceil(Math.max(entries, first * 1.5) / perCluster);
     while (clusters * perCluster < first + this.#blocksFor(clusters)) clusters++;
@@ -228,23 +240,37 @@ export class Refcounts {
     const blocks = this.#blocksFor(clusters);
     const table = new Table((first * this.#perBlock + blocks) * this.#clusterSize, new Uint8Array(clusters * this.#clusterSize));
     table.bytes.set(old.bytes);
-    this.#countArea(table, first, blocks, clusters);
-    yield* this.#blocks.writeBack();
-    yield write(this.file, table.at, table.bytes);
-    yield flush(this.file, "grown refcount table before the header that points at it");
+    try {
+      this.#countArea(table, first, blocks, clusters);
+      yield* this.#blocks.writeBack();
+      yield write(this.file, table.at, table.bytes);
+      yield flush(this.file, "grown refcount table before the header that points at it");
+    } catch (error) {
+      for (let i = 0; i < blocks; i++) this.#blocks.drop(first + i);
+      throw error;
+    }
     this.#blocks.clean();
-    yield* this.#writeTablePosition(table.at, clusters);
-    this.#table = table;
-    yield* this.release(Array.from({ length: old.bytes.length / this.#clusterSize }, (_, i) => old.at / this.#clusterSize + i));
+    [this.#table, this.#outgrown] = [table, old];
+    yield* this.#settle();
   }
 
-  /** Offset and size stand side by side in the header: one write. */
-  *#writeTablePosition(at: number, clusters: number): Task {
+  /**
+   * Points the header at the grown table, and gives the old one back. Where that failed nobody knows which one the
+   * header has: it is done again before anything else is written that relies on it.
+   */
+  *#settle(): Task {
+    const old = this.#outgrown;
+    if (old === undefined) return;
+    // Offset and size stand side by side in the header: one write.
     const bytes = new Uint8Array(12), view = new DataView(bytes.buffer);
-    setU64(view, 0, at);
-    view.setUint32(8, clusters);
+    setU64(view, 0, this.#table.at);
+    view.setUint32(8, this.#table.bytes.length / this.#clusterSize);
     yield write(this.file, HeaderFields.offsetOf("refcountTableOffset"), bytes);
     yield flush(this.file, "header points at the grown refcount table before the old one is reused");
+    this.#outgrown = undefined;
+    const freed = Array.from({ length: old.bytes.length / this.#clusterSize }, (_, i) => old.at / this.#clusterSize + i);
+    this.unprotect(freed);
+    yield* this.release(freed);
   }
 
   #corrupt(what: string, offset: number): DiskError {

@@ -16,6 +16,7 @@ export function* reserve(file: Storage, header: Qcow2Header, mapping: Mapping, r
   if (header.bitmapCount > 0) refuse("an image with persistent bitmaps cannot be resized yet; remove them with qemu-img bitmap --remove");
   const entries = Math.ceil(size / (mapping.clusterSize * mapping.perTable));
   if (entries * ENTRY_SIZE > LIMITS.l1Bytes) refuse(`${size} bytes need an L1 table over QEMU's bound of 32 MiB; use larger clusters`);
+  yield* mapping.settle(refcounts);
   if (entries * ENTRY_SIZE > mapping.l1.bytes.length) yield* growL1(file, mapping, refcounts, entries);
 }
 
@@ -31,22 +32,18 @@ export function* writeSize(file: Storage, size: number): Task {
 
 /** A larger L1 elsewhere: its contents, then the header, and only then the old one is given back. */
 function* growL1(file: Storage, mapping: Mapping, refcounts: Refcounts, entries: number): Task {
-  const old = mapping.l1, clusters = Math.ceil((entries * ENTRY_SIZE) / mapping.clusterSize);
-  const first = yield* refcounts.allocateRun(clusters);
+  const clusters = Math.ceil((entries * ENTRY_SIZE) / mapping.clusterSize), first = yield* refcounts.allocateRun(clusters);
   const table = new Table(first * mapping.clusterSize, new Uint8Array(entries * ENTRY_SIZE));
-  table.bytes.set(old.bytes);
-  yield* refcounts.writeBack();
-  yield write(file, table.at, padded(table.bytes, clusters * mapping.clusterSize));
-  yield flush(file, "grown L1 before the header that points at it");
-  const bytes = new Uint8Array(12), view = new DataView(bytes.buffer);
-  view.setUint32(0, entries);
-  setU64(view, 4, table.at);
-  yield write(file, HeaderFields.offsetOf("l1Size"), bytes);
-  yield flush(file, "header points at the grown L1 before the old one is reused");
-  mapping.l1 = table;
-  const oldClusters = Math.ceil(old.bytes.length / mapping.clusterSize);
-  yield* refcounts.release(Array.from({ length: oldClusters }, (_, i) => old.at / mapping.clusterSize + i));
-  yield* refcounts.writeBack();
+  table.bytes.set(mapping.l1.bytes);
+  try {
+    yield* refcounts.writeBack();
+    yield write(file, table.at, padded(table.bytes, clusters * mapping.clusterSize));
+    yield flush(file, "grown L1 before the header that points at it");
+  } catch (error) {
+    yield* refcounts.release(Array.from({ length: clusters }, (_, i) => first + i));
+    throw error;
+  }
+  yield* mapping.moveL1(table, refcounts);
 }
 
 function padded(bytes: Uint8Array, length: number): Uint8Array {
