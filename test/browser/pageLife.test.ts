@@ -59,6 +59,7 @@ describe.skipIf(!able)("a machine's life in the page", { timeout: 3 * BOOT }, ()
     await page.run("clear");
     await page.button("Reset").click();
     await expect.poll(() => page.terminal(), { timeout: BOOT }).toContain("GUEST-READY");
+    expect(await page.ready()).toBeGreaterThan(1);
     expect(await page.run("cat /root/f")).toContain("kept");
 
     await page.button("Start fresh…").click();

@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import type { BuiltGuest } from "../model/guests.ts";
+import type { KeptMachine } from "../model/machine.ts";
 import { bytes } from "../model/words.ts";
 import { KeptCard } from "./KeptCard.tsx";
 import { useObservable } from "./observable.ts";
@@ -28,7 +29,7 @@ export function Home({ store }: { readonly store: PageStore }): JSX.Element {
         <h2 id="guests">Start a machine</h2>
         {guests?.length === 0 && <NoGuests />}
         <ul class="cards">
-          {guests?.map((one) => <li key={one.guest.name}><GuestCard store={store} built={one} isKept={kept.some(({ record }) => record.id === `guest-${one.guest.name}`)} /></li>)}
+          {guests?.map((one) => <li key={one.guest.name}><GuestCard store={store} built={one} kept={kept.find(({ record }) => record.id === `guest-${one.guest.name}`)} /></li>)}
         </ul>
       </section>
       <OwnImage store={store} />
@@ -37,13 +38,13 @@ export function Home({ store }: { readonly store: PageStore }): JSX.Element {
   );
 }
 
-interface CardProps { readonly store: PageStore; readonly built: BuiltGuest; readonly isKept: boolean }
+interface CardProps { readonly store: PageStore; readonly built: BuiltGuest; readonly kept: KeptMachine | undefined }
 
-function GuestCard({ store, built, isKept }: CardProps): JSX.Element {
+function GuestCard({ store, built, kept }: CardProps): JSX.Element {
   const { guest, bytes: size } = built, [clicked, click] = useState(false);
   const boot = (): void => {
     click(true);
-    void store.bootGuest(built).finally(() => click(false));
+    void (kept ? store.continue(kept) : store.bootGuest(built)).finally(() => click(false));
   };
   return (
     <article class="card guest">
@@ -51,7 +52,7 @@ function GuestCard({ store, built, isKept }: CardProps): JSX.Element {
       <p>{guest.description}</p>
       <p class="facts">{size === undefined ? guest.image : bytes(size)} · {guest.memoryMiB.default} MB RAM</p>
       <div class="actions">
-        <button type="button" class={isKept ? "" : "primary"} disabled={clicked} onClick={boot} aria-label={`${isKept ? "Continue" : "Boot"} ${guest.title}`}>{isKept ? "Continue" : "Boot"}</button>
+        <button type="button" class={kept ? "" : "primary"} disabled={clicked} onClick={boot} aria-label={`${kept ? "Continue" : "Boot"} ${guest.title}`}>{kept ? "Continue" : "Boot"}</button>
       </div>
     </article>
   );

@@ -50,6 +50,7 @@ export class Session extends Observable<MachineView> {
   #listener: ((bytes: Uint8Array) => void) | undefined;
   #early: Uint8Array[] = [];
   #firstSave: (() => void) | undefined;
+  #awaiting = false;
 
   constructor(readonly request: BootRequest, hooks: { readonly onFirstSave: () => void }) {
     super({ stage: "bios", running: false, halted: false, questions: [], mode: FIRST_MODE });
@@ -88,12 +89,15 @@ export class Session extends Observable<MachineView> {
 
   /** The guest reboots. */
   reset(): void {
-    const started = performance.now();
+    const { ready: _, ...rest } = this.state;
+    this.replace({ ...rest, halted: false, started: performance.now() });
     this.#do(async (client) => {
+      // What was said before is not what the next boot says.
+      await client.waitForSerial(/^[^]*/);
       await client.reset();
       await client.start();
+      this.#awaitPrompt(client);
     });
-    this.set({ halted: false, started });
   }
 
   togglePause(): void {
@@ -168,7 +172,10 @@ export class Session extends Observable<MachineView> {
 
   #awaitPrompt(client: Client): void {
     const { expects } = this.request;
-    if (expects) client.waitForSerial(expects.prompt, BOOT_PATIENCE).then(() => this.set({ ready: performance.now() }), () => undefined);
+    if (!expects || this.#awaiting) return;
+    this.#awaiting = true;
+    const done = (): void => { this.#awaiting = false; };
+    client.waitForSerial(expects.prompt, BOOT_PATIENCE).then(() => this.set({ ready: performance.now() }), () => undefined).finally(done);
   }
 
   #diskEvent(event: DiskEvent): void {

@@ -56,6 +56,8 @@ export class PageStore extends Observable<PageState> {
     addEventListener("pagehide", () => this.state.session?.flush());
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") this.state.session?.flush();
+      // What other tabs did meanwhile.
+      else if (!this.state.session) void this.attempt(() => this.refresh());
     });
   }
 

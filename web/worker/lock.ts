@@ -12,7 +12,7 @@ export function lockMachine(id: string, patience = PATIENCE): Promise<MachineLoc
   return new Promise((resolve, reject) => {
     const held = (): Promise<void> => new Promise<void>((release) => resolve({ release }));
     navigator.locks.request(lockName(id), { signal: AbortSignal.timeout(patience) }, held).catch((cause: unknown) => {
-      reject(new DiskError("locked", "this machine is open in another tab or window, and its changes are safe there", { path: id, operation: "open" }, cause));
+      reject(new DiskError("locked", "this machine is open in another tab or window, and its changes are safe there", { operation: "open" }, cause));
     });
   });
 }
