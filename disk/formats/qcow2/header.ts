@@ -60,7 +60,7 @@ export function* readHeader(file: Storage, lenient = false): Task<Qcow2Header> {
   };
   const head = new Uint8Array(V2_LENGTH + HeaderFields3.size);
   yield read(file, 0, head);
-  if (HeaderFields.parse(head).magic !== MAGIC) fail("invalid-format", "not a qcow2 image: the magic is missing");
+  if (new DataView(head.buffer).getUint32(0) !== MAGIC) fail("invalid-format", "not a qcow2 image: the magic is missing");
   const fields = parseFields(head, path);
   const { version, clusterBits, headerLength } = fields;
   if (clusterBits < LIMITS.clusterBits.min || clusterBits > LIMITS.clusterBits.max) fail("unsupported", `cluster size 2^${clusterBits} is not between 512 bytes and 2 MiB`, 20);
@@ -108,7 +108,8 @@ function checkTables(fields: Fields, clusterSize: number, fail: (kind: "corrupt"
     if (offset % clusterSize !== 0 || (length > 0 && offset === 0)) fail("corrupt", `${what} stands at an impossible place, 0x${offset.toString(16)}`, at);
   };
   table("the L1 table", fields.l1Offset, fields.l1Size * 8, LIMITS.l1Bytes, 40);
-  const coverage = clusterSize * (clusterSize / 8);
+  const entry = (fields.incompatible & INCOMPATIBLE.extendedL2) === 0n ? 8 : 16;
+  const coverage = clusterSize * (clusterSize / entry);
   if (fields.l1Size < Math.ceil((fields.size - (fields.size % 512)) / coverage)) fail("corrupt", `the L1 table has ${fields.l1Size} entries, too few for a disk of ${fields.size} bytes`, 36);
   if (lenient) return;
   table("the refcount table", fields.refcountTableOffset, fields.refcountTableClusters * clusterSize, LIMITS.refcountTableBytes, 48);
