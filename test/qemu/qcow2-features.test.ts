@@ -1,0 +1,225 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { DiskError } from "../../disk/errors.ts";
+import { formatExtensions, formatFeatureNames, type Extension } from "../../disk/formats/qcow2/extensions.ts";
+import { expectBytes } from "../support/bytes.ts";
+import { QemuImage, scribbled } from "../support/qemu-image.ts";
+import { seeded } from "../support/random.ts";
+import { tempFolder } from "../support/temp.ts";
+import { requireTool, runTool } from "../support/tools.ts";
+
+const KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB;
+const folder = tempFolder();
+
+/** Changes bytes of the file itself. */
+function patch(image: QemuImage, at: number, bytes: Uint8Array | number[]): void {
+  const file = readFileSync(image.path);
+  file.set(bytes, at);
+  writeFileSync(image.path, file);
+}
+
+const header = (image: QemuImage, from = 0, to = 4096): Uint8Array => new Uint8Array(readFileSync(image.path)).slice(from, to);
+
+/** A small image of version 3 with some data. */
+function plain(options = ""): QemuImage {
+  const image = new QemuImage(folder);
+  image.create("1M", options);
+  image.io("write -q -P 17 0 100k", "write -q -P 18 700k 5k");
+  return image;
+}
+
+async function refusal(image: QemuImage, readOnly: boolean): Promise<DiskError> {
+  try {
+    await (await image.open({ readOnly })).close();
+  } catch (error) {
+    if (error instanceof DiskError) return error;
+    throw error;
+  }
+  throw new Error("it was opened");
+}
+
+describe.skipIf(!requireTool("qemu-img", "qemu-io"))("qcow2", () => {
+  describe("what we cannot do is refused by its name", () => {
+    const secret = ["--object", "secret,id=s,data=abc"];
+    test.each([
+      ["extended_l2=on", [], /extended L2 entries/],
+      ["data_file=@.data", [], /external data file/],
+      ["encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=300", secret, /LUKS/],
+      ["encrypt.format=aes,encrypt.key-secret=s", secret, /AES/],
+    ] as const)("%s", async (options, extra, name) => {
+      const image = new QemuImage(folder);
+      image.create("1M", options.replace("@", image.path), extra);
+      for (const readOnly of [true, false]) {
+        expect(await refusal(image, readOnly)).toMatchObject({ kind: "unsupported", message: expect.stringMatching(name) as string });
+      }
+    });
+
+    test("an unknown incompatible bit, by the name that the image's own table gives it, or its number", async () => {
+      const image = plain(), names: Extension = { type: 0x6803f857, data: formatFeatureNames([[0, 40, "time travel"]]) };
+      patch(image, 112, formatExtensions([names]));
+      patch(image, 72, [0, 0, 3, 0, 0, 0, 0, 0]);
+      for (const readOnly of [true, false]) {
+        const error = await refusal(image, readOnly);
+        expect(error.kind).toBe("unsupported");
+        expect(error.message).toContain("time travel");
+        expect(error.message).toContain("bit 41");
+      }
+    });
+
+    test("writing to an image with bitmaps; reading it is fine", async () => {
+      const image = plain(), before = image.contents();
+      runTool("qemu-img", ["bitmap", "--add", image.path, "daily"]);
+      expect(await refusal(image, false)).toMatchObject({ kind: "unsupported", message: expect.stringContaining("bitmap") as string });
+      const file = readFileSync(image.path);
+      expectBytes(await image.bytes(), before);
+      expect(Buffer.compare(readFileSync(image.path), file)).toBe(0);
+    });
+
+    test("writing to an image marked corrupt; reading it is fine", async () => {
+      const image = plain(), before = image.contents();
+      patch(image, 79, [2]);
+      expect((await refusal(image, false)).kind).toBe("corrupt");
+      expectBytes(await image.bytes(), before);
+    });
+  });
+
+  test("a dirty image is readable as it is; opened for writing it is repaired first", async () => {
+    const image = plain("lazy_refcounts=on"), before = image.contents();
+    patch(image, 79, [1]);
+    expectBytes(await image.bytes(), before);
+    expect(header(image)[79]).toBe(1);
+    const disk = await image.open();
+    await disk.close();
+    expect(header(image)[79]).toBe(0);
+    image.expectSound(before);
+  });
+
+  test("autoclear bits fall when the image is opened for writing, not when it is read", async () => {
+    const image = plain(), before = image.contents();
+    patch(image, 88, [0x80, 0, 0, 0, 0, 0, 0, 0x10]);
+    expectBytes(await image.bytes(), before);
+    expect([...header(image, 88, 96)]).toEqual([0x80, 0, 0, 0, 0, 0, 0, 0x10]);
+    await (await image.open()).close();
+    expect([...header(image, 88, 96)]).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+    image.expectSound(before);
+  });
+
+  test("unknown header extensions and bytes survive our writing, table growth and resize, byte for byte", async () => {
+    const image = plain("cluster_size=4k,refcount_bits=64");
+    const unknown: Extension = { type: 0x12345678, data: Uint8Array.from({ length: 13 }, (_, i) => i + 1) };
+    patch(image, 112, formatExtensions([unknown]));
+    patch(image, 3000, [1, 2, 3, 4, 5]);
+    const before = header(image, 72, 4096), disk = await image.open();
+    await disk.truncate(64 * MIB);
+    await disk.write(20 * MIB, new Uint8Array(3 * MIB).fill(9));
+    await disk.close();
+    expectBytes(header(image, 72, 4096), before);
+    image.expectSound();
+  });
+
+  test("a header of 104 bytes, without the compression type, is as good as one of 112", async () => {
+    const image = plain(), before = image.contents(), extensions = header(image, 112, 1000);
+    patch(image, 104, extensions);
+    patch(image, 100, [0, 0, 0, 104]);
+    expectBytes(await image.bytes(), before);
+    const disk = await image.open();
+    await disk.write(5000, new Uint8Array(100).fill(7));
+    await disk.close();
+    before.fill(7, 5000, 5100);
+    image.expectSound(before);
+  });
+
+  test("a version 2 header ends at byte 72, whatever stands behind it", async () => {
+    const image = plain("compat=0.10"), before = image.contents();
+    patch(image, 80, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    expectBytes(await image.bytes(), before);
+  });
+
+  test("a size that is no multiple of 512 is cut", async () => {
+    const image = plain();
+    patch(image, 24, [0, 0, 0, 0, 0, 0x0f, 0xff, 0xff]);
+    expect((await image.bytes()).length).toBe(MIB - 512);
+  });
+
+  test("zero clusters with and without space read as zeros, hide the base, and are written in place or anew", async () => {
+    const image = new QemuImage(folder);
+    writeFileSync(join(folder, "base.raw"), new Uint8Array(MIB).fill(0x33));
+    image.create("1M", "cluster_size=16k", ["-b", "base.raw", "-F", "raw"]);
+    image.io("write -q -P 1 0 64k", "write -q -z 0 32k", "write -q -z -u 32k 32k", "write -q -z 128k 16k");
+    const model = image.contents();
+    expectBytes(await image.bytes(), model);
+    const size = readFileSync(image.path).length, disk = await image.open();
+    await disk.write(100, new Uint8Array(50).fill(5));
+    model.fill(5, 100, 150);
+    await disk.flush();
+    expect(readFileSync(image.path).length).toBe(size);
+    await disk.write(40 * KIB, new Uint8Array(50).fill(6));
+    model.fill(6, 40 * KIB, 40 * KIB + 50);
+    await disk.close();
+    image.expectSound(model);
+  });
+
+  test("reading beyond the end of a sparse 1 TiB disk, and writing at random places of it", async () => {
+    const image = new QemuImage(folder), disk0 = 1024 * GIB;
+    image.create(disk0, "");
+    const disk = await image.open(), places = [0, 3 * GIB + 12345, 4 * GIB - 100, 511 * GIB, disk0 - 777];
+    for (const [i, at] of places.entries()) await disk.write(at, new Uint8Array(777).fill(i + 1));
+    await disk.zero(511 * GIB + 100, 100);
+    await disk.close();
+    image.expectSound();
+    for (const [i, at] of places.entries()) image.io(`read -q -P ${i + 1} ${at} ${at === 511 * GIB ? 100 : 777}`);
+    image.io(`read -q -P 0 ${511 * GIB + 100} 100`, `write -q -P 99 ${700 * GIB} 5000`);
+    const again = await image.open({ readOnly: true }), bytes = new Uint8Array(5000);
+    await again.read(700 * GIB, bytes);
+    expect(bytes.every((byte) => byte === 99)).toBe(true);
+    await again.close();
+  });
+
+  test("data beyond 4 GiB of the file itself", async () => {
+    const image = new QemuImage(folder);
+    image.create(6 * GIB, "preallocation=metadata");
+    const disk = await image.open(), bytes = new Uint8Array(100_000).map((_, i) => i % 251);
+    await disk.write(5 * GIB + 1234, bytes);
+    await disk.close();
+    image.expectSound();
+    expect(runTool("qemu-img", ["map", "--output=json", image.path])).toMatch(/"offset": [5-9]\d{9}/);
+    const again = await image.open({ readOnly: true }), back = new Uint8Array(100_000);
+    await again.read(5 * GIB + 1234, back);
+    expectBytes(back, bytes);
+    await again.close();
+    image.io(`read -q -P 0 ${5 * GIB} 1234`);
+  });
+
+  seeded("tables that grow: L1, refcount blocks and the refcount table, by many small clusters", async (random) => {
+    const image = new QemuImage(folder);
+    image.create("256k", "cluster_size=512,refcount_bits=64");
+    image.scribble(random, 10, 256 * KIB);
+    const before = image.contents(), disk = await image.open({ tableCache: 4096 });
+    await disk.truncate(12 * MIB);
+    const model = new Uint8Array(12 * MIB);
+    model.set(before);
+    for (let at = 0; at < 12 * MIB; at += MIB) {
+      const bytes = random.bytes(MIB - 3000);
+      await disk.write(at + 1000, bytes);
+      model.set(bytes, at + 1000);
+    }
+    const after = await scribbled(random, disk, model, 10);
+    await disk.close();
+    image.expectSound(after);
+    image.scribble(random, 10, 12 * MIB);
+    expectBytes(await image.bytes(), image.contents());
+    image.expectSound();
+  });
+
+  test("refcounts of one bit count what was dropped and taken again", async () => {
+    const image = plain("refcount_bits=1");
+    const model = image.contents(), disk = await image.open();
+    await disk.discard(0, 64 * KIB);
+    await disk.write(0, new Uint8Array(3 * 64 * KIB).fill(3));
+    model.fill(3, 0, 3 * 64 * KIB);
+    await disk.close();
+    image.expectSound(model);
+    expectBytes(await image.bytes(), model);
+  });
+});

@@ -1,0 +1,91 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect } from "vitest";
+import type { Disk } from "../../disk/disk.ts";
+import { open, type OpenOptions } from "../../disk/open.ts";
+import { FileStorage } from "../../disk/storage/file.node.ts";
+import { anyRange, ModelDisk } from "./model.ts";
+import type { Random } from "./random.ts";
+import { runTool, tryTool } from "./tools.ts";
+
+/** Every image has its own file: one that a failed test left open is locked. */
+let images = 0;
+
+/** A qcow2 file on disk, worked on by QEMU's tools and by us in turn. */
+export class QemuImage {
+  readonly path: string;
+
+  constructor(readonly folder: string, name = `image${++images}.qcow2`) {
+    this.path = join(folder, name);
+  }
+
+  create(size: string | number, options: string, extra: readonly string[] = []): void {
+    runTool("qemu-img", ["create", "-q", "-f", "qcow2", ...(options === "" ? [] : ["-o", options]), ...extra, this.path, String(size)]);
+  }
+
+  io(...commands: string[]): void {
+    if (commands.length > 0) runTool("qemu-io", ["-f", "qcow2", "-d", "unmap", ...commands.flatMap((command) => ["-c", command]), this.path]);
+  }
+
+  /** Random changes by QEMU: as qemu-io commands. */
+  scribble(random: Random, count: number, size: number, largest = 300_000): void {
+    const commands = Array.from({ length: count }, () => {
+      const { offset, length } = anyRange(random, size, largest), kind = random.float();
+      if (kind < 0.6) return `write -q -P ${1 + random.int(254)} ${offset} ${length}`;
+      if (kind < 0.75) return `write -q -z ${offset} ${length}`;
+      if (kind < 0.85) return `write -q -z -u ${offset} ${length}`;
+      return `discard -q ${offset} ${length}`;
+    });
+    this.io(...commands);
+  }
+
+  /** What QEMU reads, of the active disk or of a snapshot. */
+  contents(snapshot?: string): Uint8Array {
+    const raw = join(this.folder, "contents.raw");
+    runTool("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", ...(snapshot === undefined ? [] : ["-l", snapshot]), this.path, raw]);
+    return new Uint8Array(readFileSync(raw));
+  }
+
+  /** QEMU's verdict: nothing wrong, no leaks, and exactly these bytes. */
+  expectSound(contents?: Uint8Array): void {
+    const { status, stdout, stderr } = tryTool("qemu-img", ["check", "-f", "qcow2", this.path]);
+    expect(status, `qemu-img check: ${stdout}${stderr}`).toBe(0);
+    if (contents === undefined) return;
+    writeFileSync(join(this.folder, "model.raw"), contents);
+    runTool("qemu-img", ["compare", "-f", "qcow2", "-F", "raw", this.path, join(this.folder, "model.raw")]);
+  }
+
+  /** Opened by us, with the backing files that lie beside it. */
+  async open(options: OpenOptions = {}): Promise<Disk> {
+    const gate = { open: (name: string) => FileStorage.open(join(this.folder, name)) };
+    const storage = FileStorage.open(this.path, { mode: options.readOnly === true ? "read" : "write" });
+    try {
+      return await open(storage, { format: "qcow2", gate, ...options });
+    } catch (error) {
+      storage.close();
+      throw error;
+    }
+  }
+
+  async bytes(options: OpenOptions = {}): Promise<Uint8Array> {
+    const disk = await this.open({ readOnly: true, ...options }), bytes = new Uint8Array(disk.size);
+    await disk.read(0, bytes);
+    await disk.close();
+    return bytes;
+  }
+}
+
+/** Random changes by us; answers what the disk then holds. */
+export async function scribbled(random: Random, disk: Disk, initial: Uint8Array, count: number, largest = 300_000): Promise<Uint8Array> {
+  const model = new ModelDisk(disk, initial);
+  for (let i = 0; i < count; i++) {
+    const { offset, length } = anyRange(random, model.bytes.length, largest), kind = random.float();
+    if (kind < 0.6) await model.write(offset, random.bytes(length));
+    else if (kind < 0.8) await model.zero(offset, length, random.chance(0.4));
+    else if (kind < 0.95) await model.discard(offset, length);
+    else await disk.flush();
+    await model.compare(offset, length);
+  }
+  await model.compare();
+  return model.bytes;
+}
