@@ -91,7 +91,8 @@ describe("qcow2 check of hostile images", () => {
       const again = attempt(file, { repair: mode });
       if (again instanceof DiskError) throw again;
       expect([again.leaksFixed, again.corruptionsFixed, again.leaks, again.corruptions]).toEqual([0, 0, result.leaks, result.corruptions]);
-      expect(result.corruptions).toBeLessThanOrEqual(looked.corruptions);
+      // A repair reads a snapshot table that a look refuses, and may find more behind it.
+      if (looked.checkErrors === 0) expect(result.corruptions).toBeLessThanOrEqual(looked.corruptions);
     }
     expect(repaired).toBeGreaterThan(done / 10);
   }, 60_000);
