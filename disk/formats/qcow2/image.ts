@@ -1,10 +1,10 @@
-import { DiskError } from "../../errors.ts";
+import { DiskError, hex } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
 import { close, discard, type Task } from "../../task.ts";
 import { markCorrupt, type Qcow2Header } from "./header.ts";
-import { decode, encode, referenced, type Entry } from "./l2-entry.ts";
-import { type Mapping } from "./mapping.ts";
+import { decode, encode, ENTRY_SIZE, referenced, type Entry } from "./l2-entry.ts";
+import { corrupt, type Mapping } from "./mapping.ts";
 import type { Refcounts } from "./refcounts.ts";
 import { reserve, writeSize } from "./resize.ts";
 
@@ -106,7 +106,11 @@ export class Qcow2Image implements Image {
     const table = yield* this.mapping.writable(l1Index, refcounts, (clusters) => { this.#drop(clusters, false); });
     const bits = this.header.clusterBits, first = decode(table, index, bits);
     // A preallocated zero cluster that is ours alone is written where it is.
-    if (first.kind === "zero" && first.host !== 0 && first.copied) return { guest, length: this.blockSize, storage: this.storage, offset: first.host, fresh: false };
+    if (first.kind === "zero" && first.host !== 0 && first.copied) {
+      // Nothing was ever read or written there: whether it is a cluster, and ours, shows only here.
+      if (first.host % this.blockSize !== 0 || (yield* refcounts.get(first.host / this.blockSize)) !== 1) throw corrupt(this.storage, `a zero cluster claims ${hex(first.host)}, which is not its own; run check -r all`, table.at + index * ENTRY_SIZE);
+      return { guest, length: this.blockSize, storage: this.storage, offset: first.host, fresh: false };
+    }
     const limit = Math.min(length / this.blockSize, this.mapping.perTable - index);
     let count = 1;
     while (count < limit && !isOurs(decode(table, index + count, bits))) count++;
