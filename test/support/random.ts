@@ -3,9 +3,12 @@ import { Random } from "./generator.ts";
 
 export { Random };
 
+/** The seed of every run where `CI` is set: what lands does not hang on a throw of the dice. Everyone else looks further. */
+const CI_SEED = 86;
+
 /** The seed for this run: `SEED` from the environment, or a fresh one. */
 export function freshSeed(): number {
-  const wanted = process.env["SEED"];
+  const wanted = process.env["SEED"] ?? (process.env["CI"] ? String(CI_SEED) : undefined);
   return wanted === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(wanted) >>> 0;
 }
 
