@@ -1,0 +1,46 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect } from "vitest";
+import { MemoryStorage } from "../../disk/storage/memory.ts";
+import { bootsector } from "../../guests/catalog.ts";
+import { guestFile, requireGuests } from "../support/guests.ts";
+import { destroyMachinesAfterEach, makeMachine } from "../support/machine.ts";
+import { inMode, MODES } from "../support/modes.ts";
+import { seeded } from "../support/random.ts";
+import { tempFolder } from "../support/temp.ts";
+import { requireTool, runTool } from "../support/tools.ts";
+import { openRow, ROWS } from "./rows.ts";
+
+const SIZE = 8 << 20, SUM = bootsector.says.at(-1) ?? "";
+
+/** From the guest's INT 13h through controller, disk and format to the storage, and back. */
+describe.skipIf(!requireGuests(bootsector) || !requireTool("qemu-img"))("a guest that writes and reads its disk", () => {
+  destroyMachinesAfterEach();
+  const folder = tempFolder();
+
+  describe.each(ROWS)("$name", (row) => {
+    describe.each(MODES)("%s storage", (mode) => {
+      for (const bus of ["ide", "virtio"] as const) {
+        seeded(`over ${bus}`, async (random) => {
+          const file = new MemoryStorage(undefined, join(folder, "guest")), base = new MemoryStorage(new Uint8Array(SIZE), join(folder, "base"));
+          await base.write(0, readFileSync(guestFile("bootsector.bin")));
+          await row.create(file, SIZE, { file: "base", format: "raw" });
+          if (!row.backs) await file.write(0, readFileSync(guestFile("bootsector.bin")));
+          const disk = await openRow(row, inMode(mode, file, random), { open: () => inMode(mode, base, random) });
+          const machine = await makeMachine({ memory: 16, drives: [{ storage: disk, bus }] });
+          machine.start();
+          expect(await machine.waitForSerial(/DONE|ERR/, 120_000)).toContain(SUM);
+          const { asynchronous = -1, write = 0 } = machine.statistics[`${bus}0`] ?? {};
+          expect(write).toBeGreaterThanOrEqual(64);
+          // A storage that answers at once lets every layer answer at once: not one promise on the way.
+          expect(asynchronous === 0).toBe(mode === "sync");
+          await machine.destroy();
+          await disk.close();
+          writeFileSync(file.name, file.bytes);
+          writeFileSync(base.name, base.bytes);
+          if (row.format !== "raw") runTool("qemu-img", ["check", "-f", row.format, file.name]);
+        });
+      }
+    });
+  });
+});
