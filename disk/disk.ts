@@ -3,7 +3,7 @@ import { DiskError } from "./errors.ts";
 import type { Extent, Image, PackedExtent } from "./image.ts";
 import { UnpackedClusters } from "./metadata/unpacked.ts";
 import { ChangeOrder } from "./order.ts";
-import { all, type Pending, type Storage } from "./storage.ts";
+import { all, failedAfter, type Pending, type Storage } from "./storage.ts";
 import { call, read, run, TaskQueue, wait, write, type Task } from "./task.ts";
 
 export interface DiskOptions {
@@ -294,10 +294,4 @@ export class Disk implements Storage {
     if (Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.size) return;
     throw new DiskError("out-of-bounds", `cannot ${operation} ${length} bytes: the disk has ${this.size}`, { path: this.name, offset, operation });
   }
-}
-
-/** Fails with `error`, but not before what was started is done with the caller's buffer. */
-function failedAfter(started: readonly Pending[], error: unknown): Pending {
-  if (started.length === 0) throw error;
-  return all([Promise.reject(error), ...started]);
 }

@@ -39,3 +39,9 @@ export function all(pending: readonly Pending[]): Pending {
     for (const result of results) if (result.status === "rejected") throw result.reason;
   });
 }
+
+/** Fails with `error`, but not before what was started is done with the caller's buffer. */
+export function failedAfter(started: readonly Pending[], error: unknown): Pending {
+  if (started.length === 0) throw error;
+  return all([Promise.reject(error), ...started]);
+}
