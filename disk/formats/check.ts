@@ -19,6 +19,8 @@ export interface CheckOptions {
   readonly signal?: { readonly aborted: boolean } | undefined;
   /** How many findings to keep; the counts are exact. Default 1000. */
   readonly maxFindings?: number | undefined;
+  /** Bounds against hostile images: bytes for the check's own counters, and bytes of tables to read. The format has defaults. */
+  readonly limits?: { readonly memory?: number | undefined; readonly reads?: number | undefined } | undefined;
 }
 
 /** What `qemu-img check --output=json` reports, field by field; what it leaves out is 0 here. Counts are as after the repair. */

@@ -14,6 +14,8 @@ import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 
 /** qemu-img's exit codes. */
 const EXIT = { fine: 0, failed: 1, corrupt: 2, leaks: 3, unsupported: 63 } as const;
+/** More than a page may take: who runs a command can stop it. Enough for 40 TiB in clusters of 64 KiB. */
+const LIMITS = { memory: 2 * 2 ** 30, reads: 2 ** 40 };
 const CACHES = new Set(["none", "off", "writeback", "writethrough", "unsafe", "directsync"]);
 
 export const check: Verb = {
@@ -57,7 +59,7 @@ async function checkFile(call: Call, file: string, repair: CheckOptions["repair"
   const lock = !call.has("force-share"), progress = new Progress("checking", call.output);
   const { storage, format } = await openImageFile(file, call.value("format"), { lock, writable: repair !== undefined });
   try {
-    return { format, result: await runInterruptible(checkTask(storage, format, { repair, onProgress: progress.update })) };
+    return { format, result: await runInterruptible(checkTask(storage, format, { repair, limits: LIMITS, onProgress: progress.update })) };
   } catch (error) {
     throw DiskError.within(error, { path: file, format: format.name });
   } finally {

@@ -32,10 +32,10 @@ export async function openBootDisk(image: string, format: string | undefined, ch
       before: `changes are temporary (in memory, at most ${formatSize(changes.limit)})`,
       after: "the changes were temporary and are gone: --overlay FILE keeps them",
     };
-    case "overlay": return {
-      disk: await withOverlay(image, format, changes.file),
-      before: `changes go to ${changes.file}`, after: `the changes are in ${changes.file}, above ${image}`,
-    };
+    case "overlay": {
+      const doubt = existsSync(changes.file) && isNewer(image, changes.file) ? ` - BEWARE: ${image} is newer than it; if its contents have changed, the two no longer belong together, and a new overlay is needed` : "";
+      return { disk: await withOverlay(image, format, changes.file), before: `changes go to ${changes.file}${doubt}`, after: `the changes are in ${changes.file}, above ${image}` };
+    }
     case "image": return { disk: await writable(image, format), before: "changes go to the image itself", after: `the changes are in ${image}` };
   }
 }
@@ -95,6 +95,11 @@ async function checkOverlay(image: string, format: string | undefined, file: str
   } finally {
     await storage.close();
   }
+}
+
+/** A base that changes under its overlay ruins it. Only the clock can tell: a copy that kept no times raises the same doubt. */
+function isNewer(image: string, overlay: string): boolean {
+  return !isHttp(image) && (statSync(image, { throwIfNoEntry: false })?.mtimeMs ?? 0) > statSync(overlay).mtimeMs;
 }
 
 function isSameFile(a: string, b: string): boolean {
