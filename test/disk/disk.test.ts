@@ -150,14 +150,23 @@ describe("Disk", () => {
     expect(disk.close()).toBeUndefined();
   });
 
+  test("close touches no file while a read is in flight", async () => {
+    const { held: hold, disk } = await held((disk) => { void disk.write(0, filled(C, 1)); });
+    void disk.read(0, new Uint8Array(1));
+    hold.hold = ({ op }) => op === "read" || op === "close";
+    const reading = disk.read(0, new Uint8Array(10)), closing = disk.close();
+    await settle();
+    expect(hold.waiting.map(({ call }) => call.op)).toEqual(["read"]);
+    hold.release();
+    await all([reading, closing]);
+  });
+
   test("a failing read waits for its other parts before it tells", async () => {
     const { held: hold, disk } = await held((disk) => {
       void disk.write(0, filled(C, 1));
       void disk.write(2 * C, filled(C, 3));
     });
     void disk.read(0, new Uint8Array(1));
-    const slow = new Held(hold.memory);
-    slow.hold = () => true;
     let told = false;
     hold.hold = ({ op }) => op === "read";
     const reading = Promise.resolve(disk.read(0, new Uint8Array(3 * C))).then(() => { told = true; }, () => { told = true; });

@@ -9,6 +9,7 @@ import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { made } from "../crash/scenario.ts";
 import { inspectQcow2 } from "../support/qcow2-inspect.ts";
 import { Random } from "../support/generator.ts";
+import { PowerCutStorage } from "../support/powercut.ts";
 
 const KIB = 1024;
 
@@ -159,5 +160,23 @@ describe.each(WORK)("a failed call surfaces once, loses nothing, and leaves the 
       await suffer(row, (call, index) => (index >= bad && index < bad + 20 && call.op === "write" ? injected("no-space") : undefined), (storage) => storage);
     }
     expect(calls).toBeGreaterThan(30);
+  });
+});
+
+describe("after a failed flush the next one writes the tables again: what a failed flush had is not to be relied on", () => {
+  test.each([
+    ["data and refcount blocks before the tables that point at them", "refcount block"], ["refcount table before L2", "refcount table"],
+    ["L2 tables before the L1 that points at them", "L2"], ["L1 before what it no longer points at is reused", "L1"],
+  ])("%s", async (barrier, role) => {
+    const cut = new PowerCutStorage(made({ size: 128 * KIB, clusterSize: 512, refcountBits: 64 }, (disk) => { void disk.write(0, new Uint8Array(20 * KIB)); }).bytes);
+    const fault = new FaultStorage(cut, undefined), disk = await open(fault, { format: "qcow2" });
+    await disk.write(60 * KIB, new Uint8Array(30 * KIB).fill(1));
+    fault.plan = (call) => (call.barrier === barrier ? injected("io") : undefined);
+    expect(() => disk.flush()).toThrow("injected");
+    fault.plan = undefined;
+    const before = cut.log.length;
+    await disk.flush();
+    const { role: roleOf } = inspectQcow2(cut.bytes), again = cut.log.slice(before).flatMap((entry) => (entry.op === "write" ? [roleOf(entry.offset)] : []));
+    expect(again).toContain(role);
   });
 });
