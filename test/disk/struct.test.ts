@@ -11,9 +11,9 @@ describe("Struct", () => {
   test("has its fields one after the other, and writes what it reads, in both byte orders", () => {
     const big = new Struct(FIELDS), little = new Struct(FIELDS, "little");
     expect([big.size, big.offsetOf("d"), big.offsetOf("f")]).toEqual([26, 7, 23]);
-    const hex = (one: Struct<typeof VALUES>): string => Buffer.from(one.format(VALUES)).toString("hex");
-    expect(hex(big)).toBe("01020304050607" + "0008090a0b0c0d0e" + "f0f1f2f3f4f5f6f7" + "070809");
-    expect(hex(little)).toBe("01030207060504" + "0e0d0c0b0a090800" + "f7f6f5f4f3f2f1f0" + "070809");
+    const hex = (one: typeof big): string[] => [0, 7, 15, 23].map((at, i) => Buffer.from(one.format(VALUES)).subarray(at, [7, 15, 23, 26][i]).toString("hex"));
+    expect(hex(big)).toEqual(["01020304050607", "0008090a0b0c0d0e", "f0f1f2f3f4f5f6f7", "070809"]);
+    expect(hex(little)).toEqual(["01030207060504", "0e0d0c0b0a090800", "f7f6f5f4f3f2f1f0", "070809"]);
     for (const one of [big, little]) {
       const inside = new Uint8Array(100);
       inside.set(one.format(VALUES), 37);
