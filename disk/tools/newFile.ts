@@ -13,10 +13,15 @@ import { runInterruptible } from "./interrupt.ts";
  */
 export async function makeFile(file: string, fill: (into: Storage) => Task): Promise<void> {
   if (isHttp(file)) throw new DiskError("unsupported", "cannot be made on the web: make it here and upload it", { path: file });
-  if (statSync(file, { throwIfNoEntry: false }) !== undefined) return runInterruptible(filled(FileStorage.open(file, { mode: "replace" }), fill));
+  const exists = statSync(file, { throwIfNoEntry: false }) !== undefined;
+  await runInterruptible(exists ? filled(() => FileStorage.open(file, { mode: "replace" }), fill) : made(file, fill));
+}
+
+/** All within the task, so that no signal comes between the file and its name. */
+function* made(file: string, fill: (into: Storage) => Task): Task {
   const temporary = join(dirname(file), `.${basename(file)}.${process.pid}.new`);
   try {
-    await runInterruptible(filled(openNew(temporary, file), fill));
+    yield* filled(() => openNew(temporary, file), fill);
     renameSync(temporary, file);
   } catch (error) {
     rmSync(temporary, { force: true });
@@ -33,7 +38,8 @@ function openNew(temporary: string, file: string): Storage {
   }
 }
 
-function* filled(storage: Storage, fill: (into: Storage) => Task): Task {
+function* filled(open: () => Storage, fill: (into: Storage) => Task): Task {
+  const storage = open();
   try {
     yield* fill(storage);
   } finally {

@@ -56,8 +56,8 @@ describe("the command disk86, as a process", () => {
     // Large tables: it takes a moment.
     const { child, done } = startNode(cli, ["create", "-q", "-f", "qcow2", "-o", "cluster_size=4k,refcount_bits=64", "big.qcow2", "2T"], folder);
     setTimeout(() => child.kill("SIGINT"), 150);
-    const { status } = await done;
+    await done;
     expect(readdirSync(folder).filter((name) => name.endsWith(".new"))).toEqual([]);
-    expect(existsSync(`${folder}/big.qcow2`)).toBe(status === 0);
+    if (existsSync(`${folder}/big.qcow2`)) expect(run("check", "big.qcow2").status).toBe(0);
   });
 });
