@@ -60,6 +60,6 @@ describe.skipIf(!requireGuests(tiny))("the tiny guest", () => {
     machine.start();
     await machine.waitForSerial(tiny.prompt, PROMPT);
     machine.serial.send("cat /proc/cmdline\n");
-    await machine.waitForSerial(/console=ttyS0[^]*disk86\.direct\r?\n/, PROMPT);
+    expect(await machine.waitForSerial(/console=ttyS0[^]*disk86\.direct\r?\n/, PROMPT)).toContain("nokaslr");
   }, 400_000);
 });
