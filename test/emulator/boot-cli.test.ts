@@ -112,8 +112,8 @@ describe.skipIf(!requireGuests(tiny, bootsector))("disk86 boot", () => {
   }, BOOT);
 
   test.skipIf(!requireTool("python3"))("on a terminal: raw, Ctrl-C is the guest's, Ctrl-A x leaves, the terminal is as before", async () => {
-    // What is typed is echoed: only what a command made of it tells that it ran.
-    const steps = [[tiny.prompt, "echo $((70+7)); sleep 1000\r"], ["77\r", "\u0003"], [tiny.prompt, "\u0001\u0001\u0001h"], ["Ctrl-A x", "echo $((40+2))\r"], ["42\r", "\u0001x"]];
+    // What is typed is echoed: only what a command made of it tells that it ran, and that it has the terminal.
+    const steps = [[tiny.prompt, "sh -c 'echo $((70+7)); exec sleep 1000'\r"], ["77\r", "\u0003"], [tiny.prompt, "\u0001\u0001\u0001h"], ["Ctrl-A x", "echo $((40+2))\r"], ["42\r", "\u0001x"]];
     const result = JSON.parse(runTool("python3", [join(import.meta.dirname, "../support/ptyRun.py"), JSON.stringify(steps), process.execPath, cli, "boot", "tiny"], BOOT)) as Record<string, unknown>;
     expect(result).toMatchObject({ status: 0, raw: true, restored: true, left: 0, tail: expect.stringMatching(/left; the changes were temporary/) });
   }, BOOT);

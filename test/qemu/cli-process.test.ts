@@ -58,6 +58,7 @@ describe("the command disk86, as a process", () => {
     setTimeout(() => child.kill("SIGINT"), 150);
     await done;
     expect(readdirSync(folder).filter((name) => name.endsWith(".new"))).toEqual([]);
-    if (existsSync(`${folder}/big.qcow2`)) expect(run("check", "big.qcow2").status).toBe(0);
+    // Should it have been quicker than the signal, it is whole.
+    expect(existsSync(`${folder}/big.qcow2`) ? run("check", "big.qcow2").status : 0).toBe(0);
   });
 });
