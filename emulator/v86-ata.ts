@@ -1,4 +1,4 @@
-/** The entry points of v86's IDE drives, led to a handler of ours. The second and last file that knows v86's inside. */
+/** The entry points of v86's IDE drives, led to a handler of ours. Its types, and the check that they hold, are in v86-internals.ts. */
 import type { AtaChannel, AtaInterface, Cpu } from "./v86-internals.ts";
 
 /** Takes over a hard disk's commands and data transfers from v86. */

@@ -69,6 +69,8 @@ async function runBoot(call: Call): Promise<number> {
   return ending === "SIGINT" || ending === "SIGTERM" || ending === "SIGHUP" ? 128 + constants.signals[ending] : 0;
 }
 
+const NEWLINE = 10;
+
 type Settings = Omit<MachineConfig, "bios" | "vgaBios" | "wasm" | "cdrom"> & { readonly bus: Bus };
 
 /** Runs the machine to its end. Its disk is flushed and closed however it ends. */
@@ -76,9 +78,13 @@ async function session(call: Call, { disk }: BootDisk, { bus, ...config }: Setti
   try {
     const machine = await Machine.create({ ...config, drives: [{ storage: disk, bus }] });
     machine.on("disk-error", ({ drive, operation, error }) => call.output.error(`\r\ndisk86: ${drive}: the guest's ${operation} failed: ${error.message}\r\n`));
+    let last = NEWLINE;
+    machine.on("serial", (bytes) => { last = bytes.at(-1) ?? last; });
     try {
       return await attachConsole(machine, { script: call.value("exec"), prompt });
     } finally {
+      // A guest's prompt leaves the cursor in the middle of a line.
+      if (last !== NEWLINE) call.output.error("\n");
       await machine.destroy();
     }
   } finally {
