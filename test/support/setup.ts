@@ -9,7 +9,8 @@ const NEEDED: readonly (readonly [tool: string, debianPackage: string, suites: s
   ["nginx", "nginx-light", "images over HTTP from a real server"],
   ["e2fsck", "e2fsprogs", "file systems that a guest wrote"],
   ["debugfs", "e2fsprogs", "file systems that a guest wrote"],
-  ["python3", "python3-minimal", "the command line on a terminal"],
+  ["python3", "python3", "the command line on a terminal"],
+  ["zstd", "zstd", "zstd frames that the reference encoder makes"],
 ];
 
 /** The guests that tests boot; a build that is up to date takes no time. */
