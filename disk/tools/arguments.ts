@@ -34,6 +34,14 @@ export function onlyFile({ positionals }: Call): string {
   return file;
 }
 
+const CACHES = new Set(["none", "off", "writeback", "writethrough", "unsafe", "directsync"]);
+
+/** Looks at `-T`, which nothing depends on. */
+export function checkSourceCache(call: Call, exitCode = 1): void {
+  const cache = call.value("source-cache") ?? "none";
+  if (!CACHES.has(cache)) throw new CommandError(`Invalid source cache option: ${cache}`, exitCode);
+}
+
 /** `--output`. */
 export function outputFormat(call: Call): "human" | "json" {
   const wanted = call.value("output") ?? "human";
@@ -47,6 +55,8 @@ export const SHARED = {
   output: { name: "output", value: "human|json", help: "how to print: for people, or QEMU's JSON" },
   forceShare: { name: "force-share", short: "U", help: "open it even while another program writes it: what is seen may be torn" },
   quiet: { name: "quiet", short: "q", help: "print only errors" },
+  progress: { name: "progress", short: "p", help: "print how far it is, in percents" },
+  sourceCache: { name: "source-cache", short: "T", value: "MODE", help: "qemu-img's cache mode: accepted, makes no difference" },
   imageOpts: { name: "image-opts", help: "", refused: "name the image's file, and its format with -f" },
   object: { name: "object", value: "DEFINITION", help: "", refused: "encrypted images cannot be opened yet" },
   help: { name: "help", short: "h", help: "this" },

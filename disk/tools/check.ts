@@ -4,7 +4,7 @@ import type { Format } from "../formats/format.ts";
 import type { InfoObject } from "../formats/info.ts";
 import type { Storage } from "../storage.ts";
 import { close, type Task } from "../task.ts";
-import { onlyFile, outputFormat, SHARED } from "./arguments.ts";
+import { checkSourceCache, onlyFile, outputFormat, SHARED } from "./arguments.ts";
 import { openImageFile } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
 import { toJson } from "./json.ts";
@@ -16,7 +16,6 @@ import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 const EXIT = { fine: 0, failed: 1, corrupt: 2, leaks: 3, unsupported: 63 } as const;
 /** More than a page may take: who runs a command can stop it. Enough for 40 TiB in clusters of 64 KiB. */
 const LIMITS = { memory: 2 * 2 ** 30, reads: 2 ** 40 };
-const CACHES = new Set(["none", "off", "writeback", "writethrough", "unsafe", "directsync"]);
 
 export const check: Verb = {
   usage: "[-f FMT] [-r leaks|all] [--output=human|json] [-q] [-U] FILE",
@@ -30,15 +29,14 @@ Exit codes: 0 all is well or was mended, 1 the check failed, 2 data may be corru
   ],
   options: [
     SHARED.format, { name: "repair", short: "r", value: "leaks|all", help: "what to mend" }, SHARED.output, SHARED.quiet, SHARED.forceShare,
-    { name: "cache", short: "T", value: "MODE", help: "qemu-img's cache mode: accepted, makes no difference" }, SHARED.imageOpts, SHARED.object,
+    SHARED.sourceCache, SHARED.imageOpts, SHARED.object,
   ],
   run: runCheck,
 };
 
 async function runCheck(call: Call): Promise<number> {
   const file = onlyFile(call), output = outputFormat(call), repair = repairMode(call.value("repair")), quiet = call.has("quiet");
-  const cache = call.value("cache") ?? "none";
-  if (!CACHES.has(cache)) throw new CommandError(`Invalid source cache option: ${cache}`);
+  checkSourceCache(call);
   const { format, result } = await checkFile(call, file, repair);
   if (result === undefined) throw new CommandError("This image format does not support checks", EXIT.unsupported);
   for (const { message } of result.findings) call.output.error(`${message}\n`);

@@ -1,13 +1,14 @@
 import { statSync } from "node:fs";
+import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
-import { fullName, isHttp, openForReading, resolveName } from "../gate.node.ts";
+import { fullName, isHttp, nodeGate, openForReading, resolveName } from "../gate.node.ts";
 import type { Format } from "../formats/format.ts";
 import { formatNamed } from "../formats/registry.ts";
 import type { FormatInfo } from "../formats/info.ts";
-import { MAX_DEPTH, probed } from "../open.ts";
+import { MAX_DEPTH, openDisk, probed } from "../open.ts";
 import type { Storage } from "../storage.ts";
 import { FileStorage } from "../storage/file.node.ts";
-import { run } from "../task.ts";
+import { close, run, type Task } from "../task.ts";
 
 export interface AccessOptions {
   /** `false`: neither take nor respect locks. */
@@ -27,6 +28,24 @@ export async function openImageFile(name: string, formatName: string | undefined
     return { storage, format: named ?? await run(probed(storage)), guessed: named === undefined };
   } catch (error) {
     await storage.close();
+    throw error;
+  }
+}
+
+/** An image's disk, with all it stands on; `guessed`: its format was probed. The caller closes the disk. */
+export interface OpenedDisk { readonly disk: Disk; readonly guessed: boolean }
+
+export async function openImageDisk(name: string, formatName: string | undefined, access: AccessOptions): Promise<OpenedDisk> {
+  const { storage, format, guessed } = await openImageFile(name, formatName, access);
+  const disk = await run(withChain(storage, format.name, access));
+  return { disk, guessed };
+}
+
+function* withChain(storage: Storage, format: string, { lock, writable = false }: AccessOptions): Task<Disk> {
+  try {
+    return yield* openDisk(storage, { format, readOnly: !writable, gate: nodeGate({ lock }), trustProbe: true });
+  } catch (error) {
+    yield close(storage);
     throw error;
   }
 }

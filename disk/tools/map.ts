@@ -1,12 +1,11 @@
-import { Disk } from "../disk.ts";
+import type { Disk } from "../disk.ts";
 import { nodeGate } from "../gate.node.ts";
-import type { Extent, Image } from "../image.ts";
 import { openDisk } from "../open.ts";
-import { isSparse } from "../storage/sparse.ts";
 import { call as later, type Task } from "../task.ts";
 import { onlyFile, outputFormat, SHARED } from "./arguments.ts";
-import { allocatedBytes, openImageFile } from "./images.ts";
+import { openImageFile } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
+import { denseImages, type Entry, entryAt } from "./ranges.ts";
 import { integer, sizeArgument } from "./sizes.ts";
 import { type Call, CommandError, type Output, type Verb } from "./verb.ts";
 
@@ -25,18 +24,6 @@ JSON tells of everything, with the depth in the chain (0: the image named).`,
   ],
   run: runMap,
 };
-
-/** A range of the guest's disk whose bytes have one origin. */
-interface Entry {
-  readonly start: number;
-  readonly length: number;
-  readonly depth: number;
-  readonly present: boolean;
-  readonly zero: boolean;
-  readonly data: boolean;
-  readonly offset?: number;
-  readonly file?: string;
-}
 
 async function runMap(call: Call): Promise<number> {
   const file = onlyFile(call), json = outputFormat(call) === "json", lock = !call.has("force-share");
@@ -58,7 +45,7 @@ function* mapTask(output: Output, json: boolean, start: number, length: number, 
   const disk = yield* open();
   const listing = new Listing(output, json);
   try {
-    const end = Math.min(disk.size, start + length), dense = disk.chain.map((image) => !looksPreallocated(image));
+    const end = Math.min(disk.size, start + length), dense = denseImages(disk.chain);
     let last: Entry = { start, length: 0, depth: 0, present: false, zero: false, data: false };
     while (last.start + last.length < end) {
       const at = last.start + last.length;
@@ -78,47 +65,6 @@ function* mapTask(output: Output, json: boolean, start: number, length: number, 
 function continues(last: Entry, next: Entry): boolean {
   const same = last.depth === next.depth && last.present === next.present && last.zero === next.zero && last.data === next.data && last.file === next.file;
   return same && (last.offset === undefined ? next.offset === undefined : last.offset + last.length === next.offset);
-}
-
-/** What answers for the range that begins at `start`: the first image of the chain that has it. */
-function* entryAt(chain: Disk["chain"], start: number, length: number, dense: readonly boolean[]): Task<Entry> {
-  for (const [depth, image] of chain.entries()) {
-    const extent = yield* layout(image, start, Math.min(length, image.size - start));
-    length = extent.length;
-    if (extent.kind !== "backing") return toEntry(extent, start, depth, dense[depth] === true || image.layout !== undefined);
-    const below = chain[depth + 1];
-    if (below === undefined || start >= below.size) return { start, length, depth, present: false, zero: true, data: false };
-  }
-  throw new Error("an empty chain");
-}
-
-function* layout(image: Image, offset: number, length: number): Task<Extent> {
-  for (;;) {
-    const extent = image.layout === undefined ? image.map(offset, length) : image.layout(offset, length);
-    if (extent !== undefined) return extent;
-    yield* image.load(offset);
-  }
-}
-
-function toEntry(extent: Exclude<Extent, { kind: "backing" }>, start: number, depth: number, dense: boolean): Entry {
-  const entry = { start, length: extent.length, depth, present: true, zero: extent.kind === "zero", data: extent.kind !== "zero" };
-  if (extent.kind === "packed") return entry;
-  if (extent.kind === "zero") return extent.offset === undefined ? entry : { ...entry, offset: extent.offset };
-  const { storage, offset } = extent, place = { offset, file: storage.name };
-  if (dense || !isSparse(storage)) return { ...entry, ...place };
-  // Preallocated: the space is reserved in the tables, but the file has nothing there yet.
-  const { data, length } = storage.dataAt(offset);
-  return { ...entry, ...place, length: Math.min(length, extent.length), zero: !data };
-}
-
-/**
- * Whether the file takes clearly less space than it is long, so that data may be holes: QEMU's rule for asking the
- * file system about them (block/qcow2-refcount.c, qcow2_detect_metadata_preallocation), taking all clusters for used.
- */
-function looksPreallocated(image: Image): boolean {
-  if (!isSparse(image.storage)) return false;
-  const allocated = Math.floor((allocatedBytes(image.storage.name) ?? Infinity) / image.blockSize);
-  return Math.ceil(image.storage.size / image.blockSize) >= Math.max(Math.floor((allocated * 10) / 9), allocated + 2);
 }
 
 const FLUSH_AT = 1 << 16;

@@ -1,11 +1,42 @@
 import type { SingleBar } from "cli-progress";
-import type { Output } from "./verb.ts";
+import { fixed } from "./sizes.ts";
+import type { Call, Output } from "./verb.ts";
 
 /** Nobody needs a bar for less, in milliseconds. */
 const PATIENCE = 1000;
 
+/** Tells how far a verb is. `total` may still grow. */
+export interface Meter {
+  update(done: number, total: number): void;
+  end(): void;
+}
+
+/** The meter that the verb was asked for: with -p qemu-img's percents, which programs read; else a bar for who watches. */
+export function meterFor(call: Call, what: string, step: number): Meter {
+  if (call.has("quiet")) return { update() {}, end() {} };
+  return call.has("progress") ? new Percents(call.output, step) : new Progress(what, call.output);
+}
+
+/** `    (12.50/100%)\r` on the output, whenever more than `step` percents were done. */
+class Percents implements Meter {
+  #last = -Infinity;
+
+  constructor(readonly output: Output, readonly step: number) {}
+
+  update(done: number, total: number): void {
+    const percent = total === 0 ? 0 : (done * 100) / total;
+    if (percent === this.#last || (percent <= this.#last + this.step && percent !== 100)) return;
+    this.#last = percent;
+    this.output.out(`    (${fixed(percent, 2)}/100%)\r`);
+  }
+
+  end(): void {
+    this.output.out("\n");
+  }
+}
+
 /** A bar with an estimate on the terminal, for what takes longer than a second. The library is loaded only then. */
-export class Progress {
+export class Progress implements Meter {
   readonly #began = performance.now();
   #bar: SingleBar | undefined;
   #wanted: boolean;
@@ -14,7 +45,6 @@ export class Progress {
     this.#wanted = output.watched;
   }
 
-  /** `total` may still grow. */
   readonly update = (done: number, total: number): void => {
     if (this.#bar !== undefined) {
       this.#bar.setTotal(total);

@@ -6,4 +6,5 @@ export const DISK_VERBS: readonly VerbEntry[] = [
   { name: "info", summary: "tell what an image is", load: async () => (await import("./info.ts")).info },
   { name: "check", summary: "look for errors in an image, and mend them", load: async () => (await import("./check.ts")).check },
   { name: "map", summary: "list where the guest's bytes stand", load: async () => (await import("./map.ts")).map },
+  { name: "compare", summary: "tell whether two images read the same", load: async () => (await import("./compare.ts")).compare },
 ];
