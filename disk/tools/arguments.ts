@@ -1,9 +1,13 @@
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import { type Call, CommandError, type OptionSpec, type Output, UsageError } from "./verb.ts";
 
-/** Reads a verb's arguments as getopt does: options anywhere, an option's value may begin with a dash, `--` ends them. */
-export function parseArguments(args: readonly string[], specs: readonly OptionSpec[], output: Output): Call {
-  const { tokens } = parseArgs({ args: [...args], options: toNode(specs), strict: false, allowPositionals: true, tokens: true });
+/**
+ * Reads a verb's arguments as getopt does: options anywhere, an option's value may begin with a dash, `--` ends them.
+ * With `lastIsOperand` the last argument is none of them, but for the one that asks for help.
+ */
+export function parseArguments(all: readonly string[], specs: readonly OptionSpec[], output: Output, lastIsOperand = false): Call {
+  const last = lastIsOperand && !["-h", "--help"].includes(all.at(-1) ?? "") ? all.slice(-1) : [], args = all.slice(0, all.length - last.length);
+  const { tokens } = parseArgs({ args, options: toNode(specs), strict: false, allowPositionals: true, tokens: true });
   const given = new Map<string, string[]>(), positionals: string[] = [];
   for (const token of tokens) {
     if (token.kind === "positional") positionals.push(token.value);
@@ -16,7 +20,7 @@ export function parseArguments(args: readonly string[], specs: readonly OptionSp
     given.set(spec.name, [...(given.get(spec.name) ?? []), token.value ?? ""]);
   }
   return {
-    positionals, output,
+    positionals: [...positionals, ...last], output,
     has: (name) => given.has(name),
     value: (name) => given.get(name)?.at(-1),
     values: (name) => given.get(name) ?? [],

@@ -21,7 +21,7 @@ export async function runProgram({ version, verbs }: Program, args: readonly str
     const entry = await find(verbs, first);
     const verb = await entry.load();
     try {
-      const call = parseArguments(rest, [...verb.options, SHARED.help], output);
+      const call = parseArguments(rest, [...verb.options, SHARED.help], output, verb.lastIsOperand);
       return call.has("help") ? say(output, verbHelp(entry.name, verb)) : await runVerb(verb, call);
     } catch (error) {
       if (error instanceof UsageError) throw new CommandError(`${error.message}\nTry '${PROGRAM} ${entry.name} --help' for more information`, 1, { cause: error });

@@ -36,6 +36,8 @@ export interface Verb {
   readonly about: string;
   readonly examples: readonly (readonly [command: string, meaning: string])[];
   readonly options: readonly OptionSpec[];
+  /** The last argument is no option even if it looks like one: `-5G`. */
+  readonly lastIsOperand?: boolean;
   /** The exit code. */
   run(call: Call): number | Promise<number>;
 }

@@ -7,4 +7,5 @@ export const DISK_VERBS: readonly VerbEntry[] = [
   { name: "check", summary: "look for errors in an image, and mend them", load: async () => (await import("./check.ts")).check },
   { name: "map", summary: "list where the guest's bytes stand", load: async () => (await import("./map.ts")).map },
   { name: "compare", summary: "tell whether two images read the same", load: async () => (await import("./compare.ts")).compare },
+  { name: "resize", summary: "make a disk larger or smaller", load: async () => (await import("./resize.ts")).resize },
 ];
