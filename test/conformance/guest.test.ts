@@ -38,7 +38,7 @@ describe.skipIf(!requireGuests(bootsector) || !requireTool("qemu-img"))("a guest
           await disk.close();
           writeFileSync(file.name, file.bytes);
           writeFileSync(base.name, base.bytes);
-          if (row.format !== "raw") runTool("qemu-img", ["check", "-f", row.format, file.name]);
+          if (row.format !== "raw" && row.judge === undefined) runTool("qemu-img", ["check", "-f", row.format, file.name]);
         });
       }
     });

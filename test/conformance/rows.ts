@@ -1,8 +1,10 @@
 import { Disk } from "../../disk/disk.ts";
+import { createCow } from "../../disk/formats/cow/create.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
 import { open, type Gate } from "../../disk/open.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { run } from "../../disk/task.ts";
+import { cowContents } from "../support/cow-inspect.ts";
 
 /** One row of the conformance suite: a format with options that change how it works. */
 export interface Row {
@@ -10,6 +12,10 @@ export interface Row {
   readonly format: string;
   /** The image keeps a backing file's name. */
   readonly backs: boolean;
+  /** The format has no way to resize. */
+  readonly fixedSize?: true;
+  /** QEMU does not know the format any more: what this reads of the file and its base is the verdict instead. */
+  readonly judge?: (file: Uint8Array, base: Uint8Array) => Uint8Array;
   /** Makes an empty image of `size` bytes in `storage`. */
   create(storage: Storage, size: number, backing?: { file: string; format: string }): void | Promise<void>;
 }
@@ -30,6 +36,10 @@ export const ROWS: readonly Row[] = [
   qcow2("4 KiB clusters, 1-bit refcounts", { clusterSize: 4096, refcountBits: 1 }),
   qcow2("2 MiB clusters, 8-bit refcounts", { clusterSize: 2 ** 21, refcountBits: 8 }),
   qcow2("zstd, 32-bit refcounts", { compressionType: "zstd", refcountBits: 32 }),
+  {
+    name: "cow", format: "cow", backs: true, fixedSize: true, judge: cowContents,
+    create: (storage, size, backing) => run(createCow(storage, { size, backingFile: backing?.file })),
+  },
 ];
 
 /** Opens the image in `storage`, its backing file through `gate`. */

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
+import { COW } from "./cowScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
 import type { Scenario } from "./scenario.ts";
 import { crashStates } from "./states.ts";
@@ -10,7 +11,7 @@ import { TASKS } from "./taskScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

@@ -21,7 +21,7 @@ export interface GuestWork {
   /** The image before the work, and the guest disk's contents then. Called once. */
   image(): { readonly bytes: Uint8Array; readonly contents: Uint8Array };
   readonly backing?: Uint8Array;
-  readonly format?: "raw";
+  readonly format?: string;
   readonly options?: OpenOptions;
   work(guest: Guest, reopen: () => void): void;
   /** More to demand of a state. */
