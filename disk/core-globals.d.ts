@@ -6,3 +6,6 @@ declare class TextDecoder {
   constructor(label?: string, options?: { fatal?: boolean });
   decode(bytes: Uint8Array): string;
 }
+declare const crypto: {
+  getRandomValues<T extends ArrayBufferView>(into: T): T;
+};

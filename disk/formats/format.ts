@@ -26,4 +26,6 @@ export interface Format {
   readonly creation?: Creation;
   /** Looks for contradictions in the image, and mends them if asked; absent: the format has nothing to check. */
   check?(storage: Storage, options?: CheckOptions): Task<CheckResult>;
+  /** `false`: the check only looks. */
+  readonly repairs?: false;
 }

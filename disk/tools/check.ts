@@ -68,7 +68,7 @@ async function checkFile(call: Call, file: string, repair: CheckOptions["repair"
 /** Only the image named: those it stands on need not be there. */
 function* checkTask(storage: Storage, format: Format, options: CheckOptions): Task<CheckResult | undefined> {
   try {
-    if (format.check === undefined) return undefined;
+    if (format.check === undefined || (options.repair !== undefined && format.repairs === false)) return undefined;
     return yield* format.check(storage, options);
   } finally {
     yield close(storage);

@@ -100,7 +100,7 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
     user = await startUser();
     page = await user.tab(server.url);
     const cases: [file: string, says: string][] = [
-      [make("disk.vmdk", "-f", "vmdk"), "VMware disk (VMDK)"], [make("disk.vdi", "-f", "vdi"), "VirtualBox disk (VDI)"],
+      [make("disk.vmdk", "-f", "vmdk"), "VMware disk (VMDK)"], [make("disk.vdi", "-f", "vdi"), "not bootable"],
       [make("disk.vhdx", "-f", "vhdx"), "Hyper-V disk (VHDX)"], [make("disk.vhd", "-f", "vpc"), "Virtual PC disk (VHD)"],
       [make("blank.qcow2", "-f", "qcow2"), "not bootable"], [raw, "not bootable"], [empty, "empty"], [broken, "broken.qcow2"],
     ];

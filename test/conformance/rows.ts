@@ -1,6 +1,7 @@
 import { Disk } from "../../disk/disk.ts";
 import { createCow } from "../../disk/formats/cow/create.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
+import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
 import { open, type Gate } from "../../disk/open.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { run } from "../../disk/task.ts";
@@ -12,9 +13,11 @@ export interface Row {
   readonly format: string;
   /** The image keeps a backing file's name. */
   readonly backs: boolean;
-  /** The format has no way to resize. */
-  readonly fixedSize?: true;
-  /** QEMU does not know the format any more: what this reads of the file and its base is the verdict instead. */
+  /** Its disk can change its size; one that cannot refuses. */
+  readonly resizes: boolean;
+  /** QEMU's tools read it. */
+  readonly judged: boolean;
+  /** Where they do not: what this reads of the file and its base is the verdict instead. */
   readonly judge?: (file: Uint8Array, base: Uint8Array) => Uint8Array;
   /** Makes an empty image of `size` bytes in `storage`. */
   create(storage: Storage, size: number, backing?: { file: string; format: string }): void | Promise<void>;
@@ -22,13 +25,17 @@ export interface Row {
 
 function qcow2(name: string, options: Partial<Qcow2CreateOptions>): Row {
   return {
-    name: `qcow2 ${name}`, format: "qcow2", backs: true,
+    name: `qcow2 ${name}`, format: "qcow2", backs: true, resizes: true, judged: true,
     create: (storage, size, backing) => run(createQcow2(storage, { ...options, size, backingFile: backing?.file, backingFormat: backing?.format })),
   };
 }
 
+function vdi(name: string, judged: boolean, options: Partial<VdiCreateOptions>): Row {
+  return { name: `vdi ${name}`, format: "vdi", backs: false, resizes: false, judged, create: (storage, size) => run(createVdi(storage, { ...options, size })) };
+}
+
 export const ROWS: readonly Row[] = [
-  { name: "raw", format: "raw", backs: false, create: (storage, size) => storage.truncate(size) },
+  { name: "raw", format: "raw", backs: false, resizes: true, judged: true, create: (storage, size) => storage.truncate(size) },
   qcow2("defaults", {}),
   qcow2("version 2", { version: 2 }),
   qcow2("512-byte clusters", { clusterSize: 512 }),
@@ -37,9 +44,12 @@ export const ROWS: readonly Row[] = [
   qcow2("2 MiB clusters, 8-bit refcounts", { clusterSize: 2 ** 21, refcountBits: 8 }),
   qcow2("zstd, 32-bit refcounts", { compressionType: "zstd", refcountBits: 32 }),
   {
-    name: "cow", format: "cow", backs: true, fixedSize: true, judge: cowContents,
+    name: "cow", format: "cow", backs: true, resizes: false, judged: false, judge: cowContents,
     create: (storage, size, backing) => run(createCow(storage, { size, backingFile: backing?.file })),
   },
+  vdi("dynamic", true, {}),
+  vdi("fixed", true, { fixed: true }),
+  vdi("4 KiB blocks", false, { blockSize: 4096 }),
 ];
 
 /** Opens the image in `storage`, its backing file through `gate`. */

@@ -5,6 +5,7 @@ import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
 import { PowerCutStorage } from "../support/powercut.ts";
 import { inspectQcow2 } from "../support/qcow2-inspect.ts";
+import { brokenVdi } from "../support/vdi-inspect.ts";
 import type { CrashState } from "./states.ts";
 import { Guest } from "./guest.ts";
 
@@ -55,24 +56,31 @@ export function guestScenario(what: GuestWork): Scenario {
   };
 }
 
+/** What is broken in an image, by readers of their own. Raw cannot be. */
+const INSPECT: Readonly<Record<string, (bytes: Uint8Array) => string | undefined>> = {
+  qcow2: (bytes) => {
+    const { corruptions } = inspectQcow2(bytes);
+    return corruptions.length > 0 ? corruptions.slice(0, 3).join("; ") : undefined;
+  },
+  vdi: brokenVdi,
+};
+
 /** Sound but for leaks, opens, holds what was flushed, and can be worked on. */
 export function verdict({ bytes, at }: CrashState, guest: Guest, format: string, backing?: Uint8Array): string | undefined {
   try {
-    if (format === "qcow2") {
-      const { corruptions } = inspectQcow2(bytes);
-      if (corruptions.length > 0) return `corrupt: ${corruptions.slice(0, 3).join("; ")}`;
-    }
+    const broken = INSPECT[format]?.(bytes);
+    if (broken !== undefined) return `corrupt: ${broken}`;
     const storage = new MemoryStorage(bytes), disk = openNow(storage, backing, { format });
     const contents = new Uint8Array(disk.size);
     void disk.read(0, contents);
-    return guest.complaint(contents, at) ?? (format === "qcow2" ? unusable(storage, disk, contents) : undefined);
+    return guest.complaint(contents, at) ?? unusable(storage, disk, contents, format);
   } catch (error) {
     return `failed: ${String(error)}`;
   }
 }
 
 /** What goes wrong when the guest goes on after the cut. */
-function unusable(storage: MemoryStorage, disk: Disk, contents: Uint8Array): string | undefined {
+function unusable(storage: MemoryStorage, disk: Disk, contents: Uint8Array, format: string): string | undefined {
   const news = new Uint8Array(700).fill(0x5a);
   for (const offset of [0, Math.floor(contents.length / 2), contents.length - 700]) {
     if (offset < 0 || offset + news.length > contents.length) continue;
@@ -80,9 +88,9 @@ function unusable(storage: MemoryStorage, disk: Disk, contents: Uint8Array): str
     contents.set(news, offset);
   }
   void disk.flush();
-  const now = new Uint8Array(disk.size), { corruptions } = inspectQcow2(storage.bytes);
+  const now = new Uint8Array(disk.size), broken = INSPECT[format]?.(storage.bytes);
   void disk.read(0, now);
-  if (corruptions.length > 0) return `corrupt after going on: ${corruptions.slice(0, 3).join("; ")}`;
+  if (broken !== undefined) return `corrupt after going on: ${broken}`;
   return Buffer.compare(now, contents) === 0 ? undefined : "going on after the cut changed other bytes";
 }
 

@@ -6,7 +6,7 @@ import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool } from "../support/tools.ts";
 
 const folder = tempFolder(), home = process.cwd();
-const MADE = ["x.qcow2", "x.raw", "a,b.qcow2", "sub/x.qcow2"];
+const MADE = ["x.qcow2", "x.raw", "a,b.qcow2", "sub/x.qcow2", "x.vdi"];
 
 /** Command lines for `create`; each makes one of MADE, or fails. `''` is an empty argument. */
 const LINES = [
@@ -28,6 +28,9 @@ const LINES = [
   "-f qcow2 -b '' -F qcow2 x.qcow2 1M", "-f qcow2 -F qcow2 x.qcow2 1M", "-f raw -b base.qcow2 x.raw 1M", "-f raw -F qcow2 x.raw 1M", "-f qcow2 -o backing_file=base.qcow2,backing_fmt=qcow2 x.qcow2", "-f qcow2 -o backing_file=old.qcow2 -b base.qcow2 -F qcow2 x.qcow2",
   "-f qcow2 -o backing_file=with,,comma.qcow2,backing_fmt=qcow2 x.qcow2", "-f qcow2 -b with,comma.qcow2 -F qcow2 x.qcow2", "-f qcow2 -b ../base.qcow2 -F qcow2 sub/x.qcow2", "-f qcow2 -b base.qcow2 -F qcow2 sub/x.qcow2", "-f qcow2 -b top.qcow2 -F qcow2 x.qcow2",
   "-f qcow2 -b broken.qcow2 -F qcow2 x.qcow2", "-f qcow2 -b file:base.qcow2 -F qcow2 x.qcow2",
+  // Other formats
+  "-f vdi x.vdi 3M", "-f vdi x.vdi 1000", "-f vdi x.vdi 0", "-f vdi x.vdi 3000M", "-f vdi -o static=on x.vdi 3M", "-f vdi -o static x.vdi 1500k", "-f vdi -o static=off,size=5M x.vdi", "-f vdi x.vdi 2T",
+  "-f vdi -o static=maybe x.vdi 1M", "-f vdi -o cluster_size=1M x.vdi 1M", "-f vdi -b base.qcow2 -F qcow2 x.vdi", "-f vdi x.vdi",
   // Arguments
   "", "x.qcow2 1M extra", "-f", "-z", "--frob", "-f foo x.qcow2 1M", "-f qcow2 nowhere/x.qcow2 1M", "sub 1M", "-f qcow2 a,b.qcow2 1M", "-o", "-f qcow2 -o cluster_size", "x.raw 1M -f raw", "-fqcow2 x.qcow2 1M", "-qfqcow2 x.qcow2 1M",
 ];
@@ -37,7 +40,7 @@ const words = (line: string): string[] => line.split(" ").filter((word) => word 
 /** Which of the files there are now, and what qemu-img makes of them. They are removed. */
 function harvest(): string[] {
   return MADE.filter((name) => existsSync(name)).map((name) => {
-    const format = name.endsWith(".raw") ? "raw" : "qcow2", info = JSON.parse(runTool("qemu-img", ["info", "--output=json", "-f", format, name])) as Record<string, unknown>;
+    const format = name.split(".").pop() ?? "", info = JSON.parse(runTool("qemu-img", ["info", "--output=json", "-f", format, name])) as Record<string, unknown>;
     // Without its backing file qemu-img would not check it.
     const checkable = format !== "raw" && info["full-backing-filename"] !== "gone.qcow2";
     if (checkable) runTool("qemu-img", ["check", "-q", "-f", format, name]);
@@ -74,11 +77,16 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("create, as qemu-img", () =
     expect(existsSync("x.qcow2")).toBe(false);
   });
 
-  test("-o help lists the options", async () => {
-    const { status, stdout } = await disk86("create", "-f", "qcow2", "-o", "help");
-    const wanted = qemuImg("create", "-f", "qcow2", "-o", "help").stdout.split("\n");
+  test.each(["qcow2", "vdi"])("-o help lists the options of %s", async (format) => {
+    const { status, stdout } = await disk86("create", "-f", format, "-o", "help");
+    const wanted = qemuImg("create", "-f", format, "-o", "help").stdout.split("\n");
     expect(status).toBe(0);
     for (const line of stdout.trimEnd().split("\n")) expect(wanted).toContain(line);
+  });
+
+  test("a VDI larger than QEMU's bound is refused", async () => {
+    expect((await disk86("create", "-f", "vdi", "big.vdi", "1024T")).stderr).toContain("max supported is 0x1fffff8000000");
+    expect(existsSync("big.vdi")).toBe(false);
   });
 
   test("an image that is there is overwritten in place", async () => {

@@ -11,20 +11,20 @@ import { runTool, tryTool } from "./tools.ts";
 /** Every image has its own file: one that a failed test left open is locked. */
 let images = 0;
 
-/** A qcow2 file on disk, worked on by QEMU's tools and by us in turn. */
+/** An image file on disk, worked on by QEMU's tools and by us in turn. */
 export class QemuImage {
   readonly path: string;
 
-  constructor(readonly folder: string, name = `image${++images}.qcow2`) {
-    this.path = join(folder, name);
+  constructor(readonly folder: string, name?: string, readonly format = "qcow2") {
+    this.path = join(folder, name ?? `image${++images}.${format}`);
   }
 
   create(size: string | number, options: string, extra: readonly string[] = []): void {
-    runTool("qemu-img", ["create", "-q", "-f", "qcow2", ...(options === "" ? [] : ["-o", options]), ...extra, this.path, String(size)]);
+    runTool("qemu-img", ["create", "-q", "-f", this.format, ...(options === "" ? [] : ["-o", options]), ...extra, this.path, String(size)]);
   }
 
   io(...commands: string[]): void {
-    if (commands.length > 0) runTool("qemu-io", ["-f", "qcow2", "-d", "unmap", ...commands.flatMap((command) => ["-c", command]), this.path]);
+    if (commands.length > 0) runTool("qemu-io", ["-f", this.format, "-d", "unmap", ...commands.flatMap((command) => ["-c", command]), this.path]);
   }
 
   /** Random changes by QEMU: as qemu-io commands. */
@@ -42,17 +42,17 @@ export class QemuImage {
   /** What QEMU reads, of the active disk or of a snapshot. */
   contents(snapshot?: string): Uint8Array {
     const raw = join(this.folder, "contents.raw");
-    runTool("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", ...(snapshot === undefined ? [] : ["-l", snapshot]), this.path, raw]);
+    runTool("qemu-img", ["convert", "-f", this.format, "-O", "raw", ...(snapshot === undefined ? [] : ["-l", snapshot]), this.path, raw]);
     return new Uint8Array(readFileSync(raw));
   }
 
   /** QEMU's verdict: nothing wrong, no leaks, and exactly these bytes. */
   expectSound(contents?: Uint8Array): void {
-    const { status, stdout, stderr } = tryTool("qemu-img", ["check", "-f", "qcow2", this.path]);
+    const { status, stdout, stderr } = tryTool("qemu-img", ["check", "-f", this.format, this.path]);
     expect(status, `qemu-img check: ${stdout}${stderr}`).toBe(0);
     if (contents === undefined) return;
     writeFileSync(join(this.folder, "model.raw"), contents);
-    runTool("qemu-img", ["compare", "-f", "qcow2", "-F", "raw", this.path, join(this.folder, "model.raw")]);
+    runTool("qemu-img", ["compare", "-f", this.format, "-F", "raw", this.path, join(this.folder, "model.raw")]);
   }
 
   /** Opened by us, with the backing files that lie beside it. */
@@ -60,7 +60,7 @@ export class QemuImage {
     const gate = { open: (name: string) => FileStorage.open(join(this.folder, name)) };
     const storage = FileStorage.open(this.path, { mode: options.readOnly === true ? "read" : "write" });
     try {
-      return await open(storage, { format: "qcow2", gate, ...options });
+      return await open(storage, { format: this.format, gate, ...options });
     } catch (error) {
       storage.close();
       throw error;

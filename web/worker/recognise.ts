@@ -10,7 +10,6 @@ const KNOWN: readonly Known[] = [
   { at: 0, magic: "KDMV", is: "a VMware disk (VMDK)", advice: "convert" },
   { at: 0, magic: "COWD", is: "a VMware disk (VMDK)", advice: "convert" },
   { at: 0, magic: "# Disk DescriptorFile", is: "the description of a VMware disk (VMDK), not the disk itself", advice: "convert" },
-  { at: 0x40, magic: "\x7f\x10\xda\xbe", is: "a VirtualBox disk (VDI)", advice: "convert" },
   { at: 0, magic: "vhdxfile", is: "a Hyper-V disk (VHDX)", advice: "convert" },
   { at: 0, magic: "conectix", is: "a Virtual PC disk (VHD)", advice: "convert" },
   { at: 0, magic: "QED\0", is: "a QED disk", advice: "convert" },

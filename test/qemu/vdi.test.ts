@@ -1,0 +1,71 @@
+import { truncateSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { createVdi } from "../../disk/formats/vdi/create.ts";
+import { FileStorage } from "../../disk/storage/file.node.ts";
+import { run } from "../../disk/task.ts";
+import { expectBytes } from "../support/bytes.ts";
+import { QemuImage, scribbled } from "../support/qemu-image.ts";
+import { type Random, seeded } from "../support/random.ts";
+import { tempFolder } from "../support/temp.ts";
+import { requireTool } from "../support/tools.ts";
+
+const KIB = 1024, MIB = 1024 * KIB;
+const folder = tempFolder();
+const STEPS = process.env["LONG"] ? 150 : 25;
+
+/** QEMU and we take turns on one image; each must find what the other left, and QEMU's check nothing to complain about. */
+async function takeTurns(random: Random, image: QemuImage, size: number): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) {
+    image.scribble(random, STEPS, size);
+    const before = image.contents();
+    expectBytes(await image.bytes(), before, "what we read of QEMU's image");
+    const disk = await image.open({ tableCache: random.pick([1, 2 ** 20]) });
+    expect(disk.size).toBe(before.length);
+    const after = await scribbled(random, disk, before, STEPS);
+    await disk.close();
+    image.expectSound(after);
+  }
+  expectBytes(await image.bytes(), image.contents(), "what we read in the end");
+}
+
+describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on one VDI", () => {
+  describe.each([["", 5 * MIB], ["static=on", 5 * MIB], ["", 12_345], ["", 3 * MIB + 512], ["static=on", 2 * MIB + 700], ["", 40 * MIB]] as const)("%s, %i bytes", (options, size) => {
+    seeded("made by QEMU", async (random) => {
+      const image = new QemuImage(folder, undefined, "vdi");
+      image.create(size, options);
+      await takeTurns(random, image, Math.ceil(size / 512) * 512);
+    });
+
+    seeded("made by us", async (random) => {
+      const image = new QemuImage(folder, undefined, "vdi"), file = FileStorage.open(image.path, { mode: "create" });
+      await run(createVdi(file, { size, fixed: options !== "" }));
+      file.close();
+      image.expectSound(new Uint8Array(Math.ceil(size / 512) * 512));
+      await takeTurns(random, image, Math.ceil(size / 512) * 512);
+    });
+  });
+
+  test("far apart in a disk of 3 TiB, with a cache of a few slices", async () => {
+    const image = new QemuImage(folder, undefined, "vdi"), GIB = 1024 * MIB, places = [0, 700, 1499, 2047, 2998, 1, 700.5].map((at) => at * GIB);
+    image.create("3T", "");
+    image.io(...places.map((at, i) => `write -q -P ${i + 1} ${at} 64k`));
+    const disk = await image.open({ tableCache: 1 }), some = new Uint8Array(64 * KIB);
+    for (const [i, at] of places.entries()) {
+      await disk.read(at, some);
+      expect(new Set(some)).toEqual(new Set([i + 1]));
+      await disk.write(at + 5 * GIB / 4, some.fill(i + 101));
+    }
+    await disk.close();
+    image.io(...places.flatMap((at, i) => [`read -q -P ${i + 101} ${at + 5 * GIB / 4} 64k`, `read -q -P ${i + 1} ${at} 64k`]));
+    image.expectSound();
+  });
+
+  test("a file cut off is refused for writing, and its missing part for reading", async () => {
+    const image = new QemuImage(folder, undefined, "vdi");
+    image.create(5 * MIB, "");
+    image.io("write -q -P 1 0 3M");
+    truncateSync(image.path, 2 * MIB);
+    await expect(image.open()).rejects.toThrow(/truncated/);
+    await expect(image.bytes()).rejects.toThrow(/truncated/);
+  });
+});
