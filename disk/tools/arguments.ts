@@ -38,7 +38,8 @@ export function onlyFile({ positionals }: Call): string {
   return file;
 }
 
-const CACHES = new Set(["none", "off", "writeback", "writethrough", "unsafe", "directsync"]);
+/** The cache modes of qemu-img. */
+export const CACHES = new Set(["none", "off", "writeback", "writethrough", "unsafe", "directsync"]);
 
 /** Looks at `-T`, which nothing depends on. */
 export function checkSourceCache(call: Call, exitCode = 1): void {

@@ -52,7 +52,7 @@ function help(call: Call, formatName: string): number {
   return 0;
 }
 
-function creationOf(formatName: string) {
+export function creationOf(formatName: string) {
   const { creation } = formatNamed(formatName);
   if (creation === undefined) throw new CommandError(`Format driver '${formatName}' does not support image creation`);
   return creation;
@@ -70,7 +70,7 @@ async function createImage(call: Call, file: string, formatName: string, given: 
   await makeFile(file, creation.plan(values.all()));
 }
 
-function setBacking(values: OptionValues, formatName: string, file: string | undefined, format: string | undefined): void {
+export function setBacking(values: OptionValues, formatName: string, file: string | undefined, format: string | undefined): void {
   const known = values.table.some(({ name }) => name === "backing_file");
   if (file !== undefined && !known) throw new CommandError(`Backing file not supported for file format '${formatName}'`);
   if (format !== undefined && !known) throw new CommandError(`Backing file format not supported for file format '${formatName}'`);
@@ -79,7 +79,7 @@ function setBacking(values: OptionValues, formatName: string, file: string | und
 }
 
 /** Opens the backing file with all below it, and takes the size from it if none was given. */
-async function checkBacking(values: OptionValues, file: string, unsafe: boolean): Promise<void> {
+export async function checkBacking(values: OptionValues, file: string, unsafe: boolean): Promise<void> {
   const backing = values.get("backing_file"), format = values.get("backing_fmt");
   if (backing === undefined) return;
   if (backing === file) throw new CommandError("Error: Trying to create an image with the same filename as the backing file");

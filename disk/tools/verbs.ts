@@ -8,4 +8,5 @@ export const DISK_VERBS: readonly VerbEntry[] = [
   { name: "map", summary: "list where the guest's bytes stand", load: async () => (await import("./map.ts")).map },
   { name: "compare", summary: "tell whether two images read the same", load: async () => (await import("./compare.ts")).compare },
   { name: "resize", summary: "make a disk larger or smaller", load: async () => (await import("./resize.ts")).resize },
+  { name: "convert", summary: "copy an image to another format, or several into one", load: async () => (await import("./convert.ts")).convert },
 ];

@@ -1,0 +1,121 @@
+import { statSync } from "node:fs";
+import type { Disk } from "../disk.ts";
+import { DiskError } from "../errors.ts";
+import { formatNamed } from "../formats/registry.ts";
+import { isHttp, nodeGate } from "../gate.node.ts";
+import { openDisk } from "../open.ts";
+import type { Storage } from "../storage.ts";
+import { call as later, type Task } from "../task.ts";
+import { checkSourceCache } from "./arguments.ts";
+import { copyDisks, type CopyOptions } from "./copy.ts";
+import { checkBacking, creationOf, setBacking } from "./create.ts";
+import { openImageDisk } from "./images.ts";
+import { runInterruptible } from "./interrupt.ts";
+import { makeFile } from "./newFile.ts";
+import { OptionValues, optionHelp, splitOptions } from "./options.ts";
+import { type Meter, meterFor } from "./progress.ts";
+import { checkConvertOptions, CONVERT_OPTIONS, sparseSize } from "./convertOptions.ts";
+import { type Call, CommandError, type Verb } from "./verb.ts";
+
+export const convert: Verb = {
+  usage: "[-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-S SIZE] [-p] [-q] [-U] FILE|URL... OUT",
+  about: `Copies what a guest reads from an image, with all it stands on, to a new image of any format; of several images one
+behind the other. Zeros take no space in it. A new file gets its name when it is complete; one that is there is overwritten.`,
+  examples: [
+    ["disk86 convert -O qcow2 disk.img disk.qcow2", "raw to qcow2"],
+    ["disk86 convert top.qcow2 disk.img", "an overlay, with all it stands on, to raw"],
+    ["disk86 convert -O qcow2 -B base.qcow2 -F qcow2 top.qcow2 new.qcow2", "an overlay to a new one on the same base"],
+    ["disk86 convert -n -O qcow2 disk.img made-before.qcow2", "into an image that was made before"],
+  ],
+  options: CONVERT_OPTIONS,
+  run: runConvert,
+};
+
+async function runConvert(call: Call): Promise<number> {
+  const formatName = call.value("output-format") ?? "raw", given = call.values("options").flatMap(splitOptions);
+  checkConvertOptions(call);
+  checkSourceCache(call);
+  const sparse = sparseSize(call.value("sparse-size"));
+  if (given.some(([name]) => name === "help" || name === "?")) {
+    call.output.out(optionHelp(formatName, creationOf(formatName).options));
+    return 0;
+  }
+  const files = call.positionals.slice(0, -1), out = call.positionals.at(-1);
+  if (files.length === 0 || out === undefined) throw new CommandError("Must specify image file name");
+  const values = call.has("no-create") ? undefined : targetValues(call, formatName, given);
+  const sources = await openSources(call, files), meter = meterFor(call, "converting", 1);
+  try {
+    refuseSame(sources, out);
+    if (values === undefined) await fillExisting(call, sources, out, formatName, sparse, meter);
+    else await makeTarget(sources, out, formatName, values, sparse, meter);
+  } finally {
+    meter.end();
+    for (const disk of sources) await disk.close();
+  }
+  return 0;
+}
+
+/** What the new image's options say, but for its size. */
+function targetValues(call: Call, formatName: string, given: readonly (readonly [string, string])[]): OptionValues {
+  const values = new OptionValues(creationOf(formatName).options);
+  for (const [name, value] of given) values.set(name, value);
+  setBacking(values, formatName, call.value("backing"), call.value("backing-format"));
+  if (values.has("backing_file") && call.positionals.length > 2) throw new CommandError("Having a backing file for the target makes no sense when concatenating multiple input images");
+  return values;
+}
+
+async function openSources(call: Call, files: readonly string[]): Promise<Disk[]> {
+  const lock = !call.has("force-share"), sources: Disk[] = [];
+  try {
+    for (const file of files) sources.push((await openImageDisk(file, call.value("format"), { lock })).disk);
+  } catch (error) {
+    for (const disk of sources) await disk.close();
+    throw error;
+  }
+  return sources;
+}
+
+/** Without locks nothing else would keep it from emptying what it is about to read. */
+function refuseSame(sources: readonly Disk[], out: string): void {
+  const target = isHttp(out) ? undefined : statSync(out, { throwIfNoEntry: false });
+  if (target === undefined) return;
+  for (const { storage } of sources.flatMap(({ chain }) => chain)) {
+    const one = isHttp(storage.name) ? undefined : statSync(storage.name, { throwIfNoEntry: false });
+    if (one?.dev === target.dev && one.ino === target.ino) throw new CommandError(`${out}: is what is to be copied, or what that stands on: choose another name`);
+  }
+}
+
+const totalSize = (sources: readonly Disk[]): number => sources.reduce((sum, { size }) => sum + size, 0);
+
+async function makeTarget(sources: readonly Disk[], out: string, formatName: string, values: OptionValues, sparse: number, meter: Meter): Promise<void> {
+  try {
+    values.setSize(totalSize(sources));
+    await checkBacking(values, out, false);
+    const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
+    await makeFile(out, function* fill(into: Storage): Task {
+      yield* create(into);
+      const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: nodeGate() });
+      yield* copyAndClose(sources, target, { sparse, targetIsZero: !backed, topOnly: backed }, meter);
+    });
+  } catch (error) {
+    throw error instanceof CommandError && error.exitCode === 1 ? new CommandError(`${out}: ${error.message}`, 1, { cause: error }) : DiskError.within(error, { path: out });
+  }
+}
+
+/** `-n`. What the target has behind the sources' end stays. */
+async function fillExisting(call: Call, sources: readonly Disk[], out: string, formatName: string, sparse: number, meter: Meter): Promise<void> {
+  const { disk: target } = await openImageDisk(out, formatNamed(formatName).name, { lock: true, writable: true });
+  if (target.size < totalSize(sources)) {
+    await target.close();
+    throw new CommandError(`${out}: output file is smaller than input file`);
+  }
+  await runInterruptible(copyAndClose(sources, target, { sparse, targetIsZero: call.has("target-is-zero"), topOnly: call.has("backing") }, meter));
+}
+
+function* copyAndClose(sources: readonly Disk[], target: Disk, options: CopyOptions, meter: Meter): Task {
+  try {
+    yield* copyDisks(sources, target, options, meter);
+  } finally {
+    yield* later(() => target.close());
+  }
+}

@@ -1,0 +1,199 @@
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { buildCli, startNode } from "../support/built-cli.ts";
+import { disk86, qemuImg } from "../support/cli.ts";
+import { tempFolder } from "../support/temp.ts";
+import { requireTool, runTool } from "../support/tools.ts";
+
+const folder = tempFolder(), home = process.cwd();
+const img = (...args: string[]): string => runTool("qemu-img", args);
+const io = (...args: string[]): string => runTool("qemu-io", args);
+const words = (line: string): string[] => line.split(" ").filter((word) => word !== "").map((word) => (word === "''" ? "" : word));
+
+const SMALL = ["none.raw", "odd.raw", "sparse.raw", "full.raw", "empty.qcow2", "q.qcow2", "old.qcow2", "zeros.qcow2", "tiny.qcow2", "top.qcow2", "grown.qcow2", "packed.qcow2", "packed-top.qcow2", "snapshots.qcow2", "metadata.qcow2"];
+const LARGE = ["big.raw", "big.qcow2", "big-top.qcow2"];
+const TARGETS = ["-O raw", "-O qcow2", "-O qcow2 -o cluster_size=4k", "-O qcow2 -o compat=0.10,cluster_size=2M", "-O raw -S 64k", "-O qcow2 -S 512"];
+
+/** `x` is what they make. */
+const LINES = [
+  "sparse.raw x", "sparse.raw", "", "x", "-O foo sparse.raw x", "-O qcow2 -o size=5M sparse.raw x", "-O raw -o cluster_size=4k sparse.raw x", "-O qcow2 -o cluster_size=3k sparse.raw x", "-O qcow2 -o foo=1 sparse.raw x",
+  "-O qcow2 -o preallocation=off sparse.raw x", "-O qcow2 -o lazy_refcounts=on,refcount_bits=8 q.qcow2 x", "-O qcow2 -o compression_type=zstd q.qcow2 x",
+  // Backing files
+  "-O qcow2 -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -o cluster_size=4k -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -o cluster_size=1M -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -B q.qcow2 -F qcow2 grown.qcow2 x",
+  "-O qcow2 -B q.qcow2 -F qcow2 sparse.raw x", "-O qcow2 -B q.qcow2 -F qcow2 packed.qcow2 x", "-O qcow2 -B full.raw -F raw empty.qcow2 x", "-O qcow2 -B full.raw -F raw -o compat=0.10 sparse.raw x", "-O qcow2 -B q.qcow2 top.qcow2 x", "-O raw -B q.qcow2 -F qcow2 top.qcow2 x",
+  "-O qcow2 -o backing_file=q.qcow2 top.qcow2 x", "-O qcow2 -o backing_file=q.qcow2,backing_fmt=qcow2 top.qcow2 x", "-O qcow2 -o backing_file=gone -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -B q.qcow2 -F qcow2 q.qcow2 top.qcow2 x",
+  "-O qcow2 -B gone -F qcow2 top.qcow2 x", "-O qcow2 -F qcow2 sparse.raw x", "-O qcow2 -B q.qcow2 -F qcow2 -S 0 top.qcow2 x",
+  // Sparseness and speed
+  "-S 0 sparse.raw x", "-S 0 -O qcow2 sparse.raw x", "-S 0 none.raw x", "-S 100 sparse.raw x", "-S 32M sparse.raw x", "-S 16M sparse.raw x", "-S 12k sparse.raw x", "-S foo sparse.raw x", "-S '' sparse.raw x", "-S -1 sparse.raw x", "-S 1k full.raw x",
+  "-m 0 sparse.raw x", "-m 17 sparse.raw x", "-m zz sparse.raw x", "-m 4 sparse.raw x", "-W sparse.raw x", "-t foo sparse.raw x", "-t none sparse.raw x", "-T foo sparse.raw x", "-C sparse.raw x", "-S 4k -C sparse.raw x",
+  // Into what is there
+  "-n sparse.raw x", "-n -O qcow2 -o cluster_size=4k sparse.raw x", "--target-is-zero sparse.raw x", "-n sparse.raw there.raw", "-n full.raw short.raw", "-n -O qcow2 sparse.raw there.qcow2", "-n -O qcow2 top.qcow2 there.qcow2", "-n -O qcow2 empty.qcow2 there.qcow2",
+  "-n -O qcow2 -S 0 sparse.raw there.qcow2", "-n -O qcow2 top.qcow2 over.qcow2", "-n -O qcow2 -B q.qcow2 -F qcow2 top.qcow2 over.qcow2", "-n --target-is-zero sparse.raw blank.raw", "-n -O foo sparse.raw there.raw", "-n -O qcow2 sparse.raw there.raw", "sparse.raw there.raw", "-O qcow2 q.qcow2 there.qcow2",
+  // Several
+  "sparse.raw odd.raw x", "odd.raw sparse.raw q.qcow2 x", "-O qcow2 odd.raw top.qcow2 none.raw full.raw x", "-f raw sparse.raw q.qcow2 x", "sparse.raw gone x",
+  // Arguments
+  "-p sparse.raw x", "-p -q sparse.raw x", "-q sparse.raw x", "-p none.raw x", "gone x", "sparse.raw nowhere/x", "sparse.raw sub", "sparse.raw sparse.raw", "-U sparse.raw x", "-f qcow2 sparse.raw x", "-f foo sparse.raw x", "-f raw q.qcow2 x", "-Oqcow2 q.qcow2 x", "q.qcow2 x -O qcow2", "-z", "-O", "-O qcow2 -b q.qcow2 top.qcow2 x",
+];
+const MADE = ["x", "there.raw", "short.raw", "there.qcow2", "over.qcow2", "blank.raw"];
+
+function makeImages(): void {
+  mkdirSync("sub");
+  writeFileSync("none.raw", "");
+  writeFileSync("odd.raw", Buffer.alloc(1300, "x"));
+  img("create", "-q", "sparse.raw", "10M");
+  io("-f", "raw", "-c", "write -P 1 1M 64k", "-c", "write -P 2 5M 4k", "-c", "write -P 0 6M 200k", "-c", "write -P 3 6400k 512", "-c", "write -P 4 7M 3M", "sparse.raw");
+  writeFileSync("full.raw", Buffer.from(Uint32Array.from({ length: 3 << 18 }, (_, i) => Math.imul(i, 2654435761)).buffer));
+  img("create", "-q", "-f", "qcow2", "empty.qcow2", "10M");
+  img("create", "-q", "-f", "qcow2", "q.qcow2", "10M");
+  io("-c", "write -P 1 1M 64k", "-c", "write -P 2 5M 4k", "-c", "write -z 6M 1M", "-c", "write -P 3 10485000 1", "q.qcow2");
+  img("convert", "-O", "qcow2", "-o", "compat=0.10", "q.qcow2", "old.qcow2");
+  img("convert", "-O", "qcow2", "-o", "cluster_size=512", "q.qcow2", "tiny.qcow2");
+  img("create", "-q", "-f", "qcow2", "zeros.qcow2", "10M");
+  io("-c", "write -z 0 10M", "-c", "write -P 0 3M 64k", "zeros.qcow2");
+  img("create", "-q", "-f", "qcow2", "-b", "q.qcow2", "-F", "qcow2", "top.qcow2");
+  io("-c", "write -P 4 7M 1M", "-c", "write -z 5M 64k", "-c", "write -P 5 1100k 1k", "top.qcow2");
+  img("create", "-q", "-f", "qcow2", "-b", "q.qcow2", "-F", "qcow2", "grown.qcow2", "15M");
+  io("-c", "write -P 4 12M 100k", "grown.qcow2");
+  img("convert", "-c", "-O", "qcow2", "top.qcow2", "packed.qcow2");
+  copyFileSync("top.qcow2", "packed-top.qcow2");
+  io("-c", "write -c -P 9 768k 64k", "packed-top.qcow2");
+  copyFileSync("q.qcow2", "snapshots.qcow2");
+  img("snapshot", "-c", "one", "snapshots.qcow2");
+  io("-c", "write -P 7 0 128k", "snapshots.qcow2");
+  img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", "metadata.qcow2", "10M");
+  img("create", "-q", "big.raw", "5G");
+  io("-f", "raw", "-c", "write -P 9 4900M 3M", "-c", "write -P 8 0 1M", "big.raw");
+  img("convert", "-O", "qcow2", "big.raw", "big.qcow2");
+  img("create", "-q", "-f", "qcow2", "-b", "big.qcow2", "-F", "qcow2", "big-top.qcow2", "6G");
+  io("-c", "write -P 7 5500M 1M", "big-top.qcow2");
+}
+
+/** What `-n` writes into, all full of old data but the last. */
+function makeThere(): void {
+  img("create", "-q", "there.raw", "12M");
+  io("-f", "raw", "-c", "write -P 200 0 12M", "there.raw");
+  img("create", "-q", "short.raw", "2M");
+  img("create", "-q", "-f", "qcow2", "there.qcow2", "12M");
+  io("-c", "write -P 201 0 12M", "there.qcow2");
+  img("create", "-q", "-f", "qcow2", "-b", "q.qcow2", "-F", "qcow2", "over.qcow2");
+  img("create", "-q", "blank.raw", "10M");
+}
+
+const isQcow2 = (file: string): boolean => readFileSync(file).subarray(0, 4).toString("latin1") === "QFI\xfb";
+
+/** What a guest would read from each file that there is, and what its header says. A qcow2 file must be in order. They are removed. */
+function harvest(): string[] {
+  return MADE.filter((name) => existsSync(name)).map((name) => {
+    const format = isQcow2(name) ? "qcow2" : "raw", info = JSON.parse(img("info", "-f", format, "--output=json", name)) as Record<string, unknown>;
+    if (format === "qcow2") img("check", "-q", name);
+    img("convert", "-f", format, "-O", "raw", name, "content");
+    const hash = runTool("sha256sum", ["content"]).slice(0, 64);
+    for (const used of ["content", name]) rmSync(used);
+    return `${name} ${hash} ${JSON.stringify({ ...info, "actual-size": 0 })}`;
+  });
+}
+
+/** Percents between the first and the last depend on the pieces. */
+const plain = (stdout: string): string => stdout.replace(/(\(0\.00\/100%\)\r)[^\n]*(\(100\.00\/100%\)\r)/, "$1$2");
+
+describe.skipIf(!requireTool("qemu-img", "qemu-io"))("convert, as qemu-img", () => {
+  beforeAll(() => {
+    process.chdir(folder);
+    makeImages();
+  }, 60_000);
+  afterAll(() => process.chdir(home));
+
+  describe.each(TARGETS)("%s", (target) => {
+    test.each(SMALL)("of %s", async (image) => {
+      const args = ["convert", ...words(target), image, "x"];
+      const wanted = qemuImg(...args), allocated = statSync("x").blocks * 512, wantedFiles = harvest();
+      expect(await disk86(...args)).toEqual(wanted);
+      // Zeros take no space: at most a block more for each of few ranges.
+      expect(statSync("x").blocks * 512).toBeLessThanOrEqual(allocated + (target.includes("2M") ? 4 << 20 : 512 << 10));
+      expect(harvest()).toEqual(wantedFiles);
+    });
+  });
+
+  test.each(LARGE)("over 4 GiB: %s", async (image) => {
+    for (const format of ["raw", "qcow2"]) {
+      expect(await disk86("convert", "-O", format, image, "x")).toEqual({ status: 0, stdout: "", stderr: "" });
+      expect(qemuImg("compare", "-F", format, image, "x").stdout).toBe("Images are identical.\n");
+      if (format === "qcow2") img("check", "-q", "x");
+      expect(statSync("x").blocks * 512).toBeLessThan(12 << 20);
+      rmSync("x");
+    }
+  });
+
+  test.each(LINES)("%s", async (line) => {
+    const args = ["convert", ...words(line)];
+    const existing = MADE.slice(1).some((name) => line.includes(name));
+    if (existing) makeThere();
+    const wanted = qemuImg(...args), wantedFiles = wanted.status === 0 ? harvest() : [];
+    // What qemu-img leaves behind after a failure is its own.
+    for (const name of MADE) rmSync(name, { force: true });
+    if (existing) makeThere();
+    const ours = await disk86(...args), files = harvest();
+    // What was printed before a failure is no promise.
+    const said = { status: wanted.status, stderr: wanted.stderr !== "", stdout: wanted.status === 0 ? plain(wanted.stdout) : "" };
+    expect({ status: ours.status, stderr: ours.stderr !== "", stdout: ours.status === 0 ? plain(ours.stdout) : "" }).toEqual(said);
+    expect(wanted.status === 0 ? files : files.filter((one) => one.startsWith("x "))).toEqual(wantedFiles);
+    expect(readdirSync(".").filter((name) => name.endsWith(".new"))).toEqual([]);
+  });
+
+  test.each(["-c", "-l one", "-r 5M", "--bitmaps", "--salvage", "--target-image-opts", "--image-opts"])("%s is refused by name", async (option) => {
+    const { status, stderr } = await disk86("convert", ...words(option), "sparse.raw", "x");
+    expect(status).toBe(1);
+    expect(stderr).toContain(`${option.split(" ")[0]} is not supported`);
+    expect(existsSync("x")).toBe(false);
+  });
+
+  test.each(["sparse.raw", "q.qcow2"])("even without locks it does not write over %s, which it reads", async (file) => {
+    const before = readFileSync(file);
+    expect(await disk86("convert", "-U", file === "q.qcow2" ? "top.qcow2" : file, file)).toMatchObject({ status: 1 });
+    expect(await disk86("convert", "-U", "-n", file, file)).toMatchObject({ status: 1 });
+    expect(readFileSync(file).equals(before)).toBe(true);
+  });
+
+  test("-o help lists the options", async () => {
+    const { status, stdout } = await disk86("convert", "-O", "qcow2", "-o", "help");
+    const wanted = qemuImg("convert", "-O", "qcow2", "-o", "help").stdout.split("\n");
+    expect(status).toBe(0);
+    for (const line of stdout.trimEnd().split("\n")) expect(wanted).toContain(line);
+  });
+});
+
+describe.skipIf(!requireTool("qemu-img", "qemu-io"))("convert, as a process", () => {
+  const MIB = 256;
+  let cli = "";
+  beforeAll(async () => {
+    cli = await buildCli();
+    const piece = Buffer.from(Uint32Array.from({ length: 1 << 18 }, (_, i) => Math.imul(i, 2654435761)).buffer);
+    writeFileSync(`${folder}/large.raw`, Buffer.concat(Array.from({ length: MIB }, () => piece)));
+    runTool("qemu-img", ["convert", "-O", "qcow2", `${folder}/large.raw`, `${folder}/large.qcow2`]);
+  }, 60_000);
+
+  test("a signal leaves nothing behind", async () => {
+    const { child, done } = startNode(cli, ["convert", "-O", "qcow2", "-o", "cluster_size=4k", "large.raw", "stopped.qcow2"], folder);
+    const waiting = setInterval(() => { if (readdirSync(folder).some((name) => name.includes("stopped"))) child.kill("SIGINT"); }, 5);
+    await done;
+    clearInterval(waiting);
+    expect(readdirSync(folder).filter((name) => name.includes("stopped"))).toEqual([]);
+  });
+
+  test.each([["large.raw", "qcow2"], ["large.qcow2", "raw"]])("time for %s to %s", async (from, to) => {
+    const ours: number[] = [], theirs: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      let began = performance.now();
+      runTool("qemu-img", ["convert", "-O", to, `${folder}/${from}`, `${folder}/theirs`]);
+      theirs.push(performance.now() - began);
+      began = performance.now();
+      const { status } = await startNode(cli, ["convert", "-O", to, from, "ours"], folder).done;
+      ours.push(performance.now() - began);
+      expect(status).toBe(0);
+      expect(qemuImg("compare", `${folder}/ours`, `${folder}/theirs`).status).toBe(0);
+      for (const name of ["ours", "theirs"]) rmSync(`${folder}/${name}`);
+    }
+    const middle = (times: number[]): string => (times.toSorted((a, b) => a - b)[1] ?? 0).toFixed(0);
+    console.log(`convert of ${MIB} MiB, ${from} to ${to}: disk86 ${middle(ours)} ms, qemu-img ${middle(theirs)} ms`);
+  }, 60_000);
+});
