@@ -1,11 +1,13 @@
 import { Disk } from "../../disk/disk.ts";
 import { createCow } from "../../disk/formats/cow/create.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
+import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
 import { open, type Gate } from "../../disk/open.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { run } from "../../disk/task.ts";
 import { cowContents } from "../support/cow-inspect.ts";
+import { qedContents } from "../support/qed-inspect.ts";
 
 /** One row of the conformance suite: a format with options that change how it works. */
 export interface Row {
@@ -15,7 +17,7 @@ export interface Row {
   readonly backs: boolean;
   /** Its disk can change its size; one that cannot refuses. */
   readonly resizes: boolean;
-  /** QEMU's tools read it. */
+  /** QEMU's tools read it, with these options. */
   readonly judged: boolean;
   /** Where they do not: what this reads of the file and its base is the verdict instead. */
   readonly judge?: (file: Uint8Array, base: Uint8Array) => Uint8Array;
@@ -34,6 +36,13 @@ function vdi(name: string, judged: boolean, options: Partial<VdiCreateOptions>):
   return { name: `vdi ${name}`, format: "vdi", backs: false, resizes: false, judged, create: (storage, size) => run(createVdi(storage, { ...options, size })) };
 }
 
+function qed(name: string, options: Partial<QedCreateOptions>): Row {
+  return {
+    name: `qed ${name}`, format: "qed", backs: true, resizes: true, judged: true,
+    create: (storage, size, backing) => run(createQed(storage, { ...options, size, backingFile: backing?.file, backingFormat: backing?.format })),
+  };
+}
+
 export const ROWS: readonly Row[] = [
   { name: "raw", format: "raw", backs: false, resizes: true, judged: true, create: (storage, size) => storage.truncate(size) },
   qcow2("defaults", {}),
@@ -43,6 +52,10 @@ export const ROWS: readonly Row[] = [
   qcow2("4 KiB clusters, 1-bit refcounts", { clusterSize: 4096, refcountBits: 1 }),
   qcow2("2 MiB clusters, 8-bit refcounts", { clusterSize: 2 ** 21, refcountBits: 8 }),
   qcow2("zstd, 32-bit refcounts", { compressionType: "zstd", refcountBits: 32 }),
+  qed("defaults", {}),
+  qed("4 KiB clusters, tables of two", { clusterSize: 4096, tableSize: 2 }),
+  { ...qed("4 KiB clusters, tables of one", { clusterSize: 4096, tableSize: 1 }), judged: false, judge: qedContents },
+  qed("1 MiB clusters, tables of 16", { clusterSize: 2 ** 20, tableSize: 16 }),
   {
     name: "cow", format: "cow", backs: true, resizes: false, judged: false, judge: cowContents,
     create: (storage, size, backing) => run(createCow(storage, { size, backingFile: backing?.file })),

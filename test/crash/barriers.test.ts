@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
 import { COW } from "./cowScenarios.ts";
+import { QED } from "./qedScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
 import type { Scenario } from "./scenario.ts";
 import { crashStates } from "./states.ts";
@@ -12,7 +13,7 @@ import { VDI } from "./vdiScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...VDI, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...VDI, ...QED, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {
