@@ -47,7 +47,7 @@ export interface Image {
   readonly storage: Storage;
   readonly size: number;
   readonly readOnly: boolean;
-  /** Bytes that one allocation covers at least; a power of two, at least 512. */
+  /** Bytes that one allocation covers at least; a multiple of 512, mostly a power of two. */
   readonly blockSize: number;
   readonly backing: BackingReference | undefined;
   /** Which reads of data areas are under way; freed space is reused only after them. */

@@ -24,8 +24,8 @@ export interface FormatInfo {
   readonly size: number;
   readonly clusterSize?: number | undefined;
   readonly encrypted?: boolean | undefined;
-  /** It was not closed cleanly. */
-  readonly dirty?: boolean | undefined;
+  /** It was not closed cleanly. `null`: no mark says so, and as QEMU for this format a listing does not mention it. */
+  readonly dirty?: boolean | null | undefined;
   readonly backing?: BackingReference | undefined;
   readonly snapshots?: readonly SnapshotInfo[] | undefined;
   /** What QEMU calls the format specific information. */

@@ -32,7 +32,7 @@ async function runInfo(call: Call): Promise<number> {
 function toObject({ name, format, info, allocated, fullBackingName }: ImageDescription): InfoObject {
   const { size, clusterSize, encrypted, dirty, backing, snapshots = [], specific } = info;
   return {
-    filename: name, format: format.name, "virtual-size": size, "dirty-flag": dirty ?? false,
+    filename: name, format: format.name, "virtual-size": size, ...(dirty === null ? {} : { "dirty-flag": dirty ?? false }),
     ...(allocated === undefined ? {} : { "actual-size": allocated }),
     ...(clusterSize === undefined ? {} : { "cluster-size": clusterSize }),
     ...(encrypted === true ? { encrypted } : {}),

@@ -1,5 +1,6 @@
 import { Disk } from "../../disk/disk.ts";
 import { createCow } from "../../disk/formats/cow/create.ts";
+import { createParallels, type ParallelsCreateOptions } from "../../disk/formats/parallels/create.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
 import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
@@ -43,6 +44,10 @@ function qed(name: string, options: Partial<QedCreateOptions>): Row {
   };
 }
 
+function parallels(name: string, options: Partial<ParallelsCreateOptions>): Row {
+  return { name: `parallels ${name}`, format: "parallels", backs: false, resizes: false, judged: true, create: (storage, size) => run(createParallels(storage, { ...options, size })) };
+}
+
 export const ROWS: readonly Row[] = [
   { name: "raw", format: "raw", backs: false, resizes: true, judged: true, create: (storage, size) => storage.truncate(size) },
   qcow2("defaults", {}),
@@ -63,6 +68,9 @@ export const ROWS: readonly Row[] = [
   vdi("dynamic", true, {}),
   vdi("fixed", true, { fixed: true }),
   vdi("4 KiB blocks", false, { blockSize: 4096 }),
+  parallels("defaults", {}),
+  parallels("4 KiB clusters", { clusterSize: 4096 }),
+  parallels("of the old form, 63 sectors a cluster", { clusterSize: 63 * 512, old: true }),
 ];
 
 /** Opens the image in `storage`, its backing file through `gate`. */

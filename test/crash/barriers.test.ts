@@ -5,6 +5,7 @@ import { tempFolder } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
 import { COW } from "./cowScenarios.ts";
 import { QED } from "./qedScenarios.ts";
+import { PARALLELS } from "./parallelsScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
 import type { Scenario } from "./scenario.ts";
 import { crashStates } from "./states.ts";
@@ -13,7 +14,7 @@ import { VDI } from "./vdiScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...VDI, ...QED, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...VDI, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

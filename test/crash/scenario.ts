@@ -3,6 +3,7 @@ import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/c
 import { open, type OpenOptions } from "../../disk/open.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
+import { brokenParallels } from "../support/parallels-inspect.ts";
 import { PowerCutStorage } from "../support/powercut.ts";
 import { inspectQcow2 } from "../support/qcow2-inspect.ts";
 import { brokenVdi } from "../support/vdi-inspect.ts";
@@ -63,6 +64,7 @@ const INSPECT: Readonly<Record<string, (bytes: Uint8Array) => string | undefined
     return corruptions.length > 0 ? corruptions.slice(0, 3).join("; ") : undefined;
   },
   vdi: brokenVdi,
+  parallels: brokenParallels,
 };
 
 /** Sound but for leaks, opens, holds what was flushed, and can be worked on. */

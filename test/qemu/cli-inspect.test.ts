@@ -57,6 +57,7 @@ function makeFiles(): void {
   io("-c", "write -P 1 0 64k", "on-raw.qcow2");
   makeDamage();
   makeVdis();
+  makeParallels();
 }
 
 /** The first refcount block of these images is their third cluster. */
@@ -93,9 +94,18 @@ function makeVdis(): void {
   patch("child.vdi", 0x1b8, [1]);
 }
 
+function makeParallels(): void {
+  img("create", "-q", "-f", "parallels", "empty.hdd", "100M");
+  img("create", "-q", "-f", "parallels", "-o", "cluster_size=64k", "some.hdd", "10000k");
+  io("-c", "write -P 1 5M 1M", "-c", "write -P 1 2000k 100k", "-c", "write -P 2 6M 1M", "-c", "write -P 2 9990k 10k", "some.hdd");
+  copyFileSync("some.hdd", "surplus.hdd");
+  truncateSync("surplus.hdd", 5_000_000);
+}
+
+const PARALLELS = ["empty.hdd", "some.hdd", "surplus.hdd"];
 const VDIS = ["empty.vdi", "some.vdi", "fixed.vdi", "count.vdi", "twice.vdi", "large.vdi"];
 const IMAGES = [
-  ...VDIS,
+  ...VDIS, ...PARALLELS,
   "empty.qcow2", "old.qcow2", "new.qcow2", "base.qcow2", "top.qcow2", "packed-top.qcow2", "packed.qcow2", "flat.qcow2", "snapshots.qcow2", "bitmaps.qcow2",
   "metadata.qcow2", "falloc.qcow2", "full.qcow2", "data.qcow2", "aes.qcow2", "luks.qcow2", "orphan.qcow2", "loop.qcow2", "sub/over.qcow2", "link/over.qcow2", "./top.qcow2",
   "sparse.raw", "odd.raw", "none.raw", "short.qcow2", "on-raw.qcow2", "leak.qcow2", "corrupt.qcow2", "dirty.qcow2", "marked.qcow2", "future.qcow2", "v9.qcow2", "nothing-here", "sub",
@@ -140,7 +150,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("as qemu-img", () => {
     expect(stderr).toMatch(why);
   });
 
-  test.each([["leaks", "leak.qcow2"], ["all", "leak.qcow2"], ["all", "high.qcow2"], ["leaks", "high.qcow2"], ["all", "dirty.qcow2"], ["all", "marked.qcow2"], ["leaks", "base.qcow2"]])("check -r %s %s", async (repair, image) => {
+  test.each([["leaks", "leak.qcow2"], ["all", "leak.qcow2"], ["all", "high.qcow2"], ["leaks", "high.qcow2"], ["all", "dirty.qcow2"], ["all", "marked.qcow2"], ["leaks", "base.qcow2"], ["leaks", "surplus.hdd"], ["all", "surplus.hdd"], ["all", "some.hdd"]])("check -r %s %s", async (repair, image) => {
     copyFileSync(image, "copy.qcow2");
     const wanted = qemuImg("check", "-r", repair, "copy.qcow2");
     copyFileSync(image, "copy.qcow2");

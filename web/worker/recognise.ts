@@ -15,8 +15,6 @@ const KNOWN: readonly Known[] = [
   { at: 0, magic: "QED\0", is: "a QED disk", advice: "convert" },
   { at: 0, magic: "QFI\xfb\0\0\0\x01", is: "a qcow disk of version 1", advice: "convert" },
   { at: 0, magic: "OOOM", is: "a copy-on-write disk of User Mode Linux", advice: "convert" },
-  { at: 0, magic: "WithoutFreeSpace", is: "a Parallels disk", advice: "convert" },
-  { at: 0, magic: "WithouFreSpacExt", is: "a Parallels disk", advice: "convert" },
   { at: 0, magic: "LUKS\xba\xbe", is: "an encrypted disk (LUKS)", advice: "convert" },
   { at: 0, magic: "\x1f\x8b", is: "compressed (gzip)", advice: "unpack" },
   { at: 0, magic: "\xfd7zXZ\0", is: "compressed (xz)", advice: "unpack" },
