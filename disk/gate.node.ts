@@ -1,5 +1,5 @@
 import { DiskError } from "./errors.ts";
-import type { Gate } from "./open.ts";
+import type { Gate } from "./gate.ts";
 import type { Storage } from "./storage.ts";
 import { FileStorage } from "./storage/file.node.ts";
 
@@ -23,7 +23,7 @@ export function fullName(name: string, from: string): string {
 export function resolveName(name: string, from: string): string {
   const full = fullName(name, from), protocol = protocolOf(full);
   if (protocol === undefined || isHttp(full)) return full;
-  if (protocol !== "file") throw new DiskError("unsupported", `the backing file '${name}' is named by protocol '${protocol}'; paths, file: and http(s): are possible`, { path: from });
+  if (protocol !== "file") throw new DiskError("unsupported", `the file '${name}' is named by protocol '${protocol}'; paths, file: and http(s): are possible`, { path: from });
   return full.startsWith("file://") ? decodeURIComponent(new URL(full).pathname) : full.slice("file:".length);
 }
 
@@ -37,11 +37,14 @@ export async function openForReading(name: string, lock: boolean): Promise<Stora
 /** What the command line lets an image reach: what its user could. An image from the web reaches only the web. */
 export function nodeGate(options: { readonly lock?: boolean } = {}): Gate {
   return {
-    open(name, from) {
+    open(name, from, readOnly = true) {
       const resolved = resolveName(name, from.name);
-      if (isHttp(resolved)) return openForReading(resolved, false);
+      if (isHttp(resolved)) {
+        if (!readOnly) throw new DiskError("read-only", `'${name}' is on the web and cannot be written: put an overlay on the image`, { path: from.name });
+        return openForReading(resolved, false);
+      }
       if (isHttp(from.name)) throw new DiskError("unsupported", `an image from the web names the local file '${name}'`, { path: from.name });
-      return FileStorage.open(resolved, { lock: options.lock ?? true });
+      return FileStorage.open(resolved, { mode: readOnly ? "read" : "write", lock: options.lock ?? true });
     },
   };
 }

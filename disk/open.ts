@@ -2,28 +2,10 @@ import { Disk, type DiskOptions } from "./disk.ts";
 import { DiskError } from "./errors.ts";
 import type { Format } from "./formats/format.ts";
 import { formatNamed, probe } from "./formats/registry.ts";
+import { type Gate, GUESSED_GATE, NO_GATE } from "./gate.ts";
 import type { Image } from "./image.ts";
 import type { Storage } from "./storage.ts";
 import { call, close, read, run, type Task } from "./task.ts";
-
-/**
- * Opens the files that images name. The caller decides what a name may reach: an image may be hostile, and this is
- * its only way to anything outside itself.
- */
-export interface Gate {
-  /**
-   * Opens `name` for reading, as the image in `from` names it: relative names are relative to `from.name`.
-   * Refuses with a `DiskError` that says what to do. The caller closes what it gets.
-   */
-  open(name: string, from: Storage): Storage | Promise<Storage>;
-}
-
-/** For images that stand alone: every name is refused. */
-export const NO_GATE: Gate = {
-  open(name, from) {
-    throw new DiskError("not-found", `the image needs its backing file '${name}', and was opened without leave to open others`, { path: from.name });
-  },
-};
 
 export interface OpenOptions extends DiskOptions {
   /** How files that the image names are opened. Default: not at all. */
@@ -61,7 +43,7 @@ export function* openDisk(storage: Storage, options: OpenOptions = {}): Task<Dis
   if (!readOnly && storage.readOnly) throw new DiskError("read-only", "cannot be opened for writing", { path: storage.name });
   const guessed = options.format === undefined;
   const format = guessed ? yield* probed(storage) : formatNamed(options.format ?? "");
-  const top = yield* opened(format, storage, readOnly, options);
+  const top = yield* opened(format, storage, readOnly, options.gate ?? NO_GATE, options);
   const chain: [Image, ...Image[]] = [top];
   try {
     if (options.backing !== false) yield* openBacking(chain, options);
@@ -86,7 +68,8 @@ function* openBacking(chain: [Image, ...Image[]], options: OpenOptions): Task {
       if (names.has(storage.name)) throw new DiskError("corrupt", `the backing chain goes in a circle: '${file}' is in it already`, { path: from.name });
       names.add(storage.name);
       const format = recorded === undefined ? yield* probed(storage) : formatNamed(recorded);
-      above = yield* opened(format, storage, true, options);
+      const trusted = recorded !== undefined || options.trustProbe === true;
+      above = yield* opened(format, storage, true, trusted ? gate : GUESSED_GATE, options);
     } catch (error) {
       yield close(storage);
       throw DiskError.within(error, { path: storage.name });
@@ -103,9 +86,9 @@ export function* probed(storage: Storage): Task<Format> {
   return probe(head);
 }
 
-function* opened(format: Format, storage: Storage, readOnly: boolean, options: OpenOptions): Task<Image> {
+function* opened(format: Format, storage: Storage, readOnly: boolean, gate: Gate, options: OpenOptions): Task<Image> {
   try {
-    return yield* format.open(storage, { readOnly, tableCache: options.tableCache ?? 8 * 2 ** 20 });
+    return yield* format.open(storage, { readOnly, gate, tableCache: options.tableCache ?? 8 * 2 ** 20 });
   } catch (error) {
     throw DiskError.within(error, { path: storage.name, format: format.name });
   }

@@ -1,3 +1,5 @@
+import type { Gate } from "../gate.ts";
+
 /** How bad a finding is: a `leak` wastes space, a `corruption` endangers data, an `error` kept the check from looking. */
 export type FindingKind = "leak" | "corruption" | "error";
 
@@ -11,6 +13,8 @@ export interface Finding {
 }
 
 export interface CheckOptions {
+  /** Opens the further files that hold the image's own data. Default: none may be opened. */
+  readonly gate?: Gate | undefined;
   /** `leaks`: give back space that nothing references. `all`: also mend what endangers data. Default: change nothing. */
   readonly repair?: "leaks" | "all" | undefined;
   /** Bytes of metadata read so far and in all, as far as known. */

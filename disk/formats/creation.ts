@@ -13,10 +13,18 @@ export interface CreateOption {
 /** Values by option name. A `size` or `number` is a number, a `boolean` one; what was not given and has no default is absent. */
 export type CreateValues = Readonly<Record<string, string | number | boolean | undefined>>;
 
+/** Where an image that is being made gets its further files. */
+export interface NewFiles {
+  /** The name that the image itself will have; its storage may have another until it is complete. */
+  readonly name: string;
+  /** Makes `name`, relative to `this.name`, an empty file that gets its name when the image does. The caller closes it. */
+  create(name: string): Storage | Promise<Storage>;
+}
+
 /** How empty images of a format are made. */
 export interface Creation {
   /** In the order in which qemu-img lists a new image's options. `size` is in bytes; with `backing_file` the format can have one. */
   readonly options: readonly CreateOption[];
   /** Checks the values, and answers how the image is made in a storage: nothing is touched before it is known to be possible. */
-  plan(values: CreateValues): (into: Storage) => Task;
+  plan(values: CreateValues): (into: Storage, files: NewFiles) => Task;
 }

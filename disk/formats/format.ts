@@ -1,3 +1,4 @@
+import type { Gate } from "../gate.ts";
 import type { Image } from "../image.ts";
 import type { Storage } from "../storage.ts";
 import type { Task } from "../task.ts";
@@ -8,6 +9,8 @@ import type { FormatInfo } from "./info.ts";
 export interface ImageOptions {
   /** Opened for reading only; nothing is written, not even a repair. */
   readonly readOnly: boolean;
+  /** Opens the further files that hold the image's own data: extents, a data file. What it opens is the image's to close. */
+  readonly gate: Gate;
   /** Bound of the image's resident metadata, in bytes. */
   readonly tableCache: number;
 }

@@ -2,6 +2,7 @@ import { DiskError } from "../errors.ts";
 import type { CheckOptions, CheckResult } from "../formats/check.ts";
 import type { Format } from "../formats/format.ts";
 import type { InfoObject } from "../formats/info.ts";
+import { nodeGate } from "../gate.node.ts";
 import type { Storage } from "../storage.ts";
 import { close, type Task } from "../task.ts";
 import { checkSourceCache, onlyFile, outputFormat, SHARED } from "./arguments.ts";
@@ -57,7 +58,7 @@ async function checkFile(call: Call, file: string, repair: CheckOptions["repair"
   const lock = !call.has("force-share"), progress = new Progress("checking", call.output);
   const { storage, format } = await openImageFile(file, call.value("format"), { lock, writable: repair !== undefined });
   try {
-    return { format, result: await runInterruptible(checkTask(storage, format, { repair, limits: LIMITS, onProgress: progress.update })) };
+    return { format, result: await runInterruptible(checkTask(storage, format, { repair, gate: nodeGate({ lock }), limits: LIMITS, onProgress: progress.update })) };
   } catch (error) {
     throw DiskError.within(error, { path: file, format: format.name });
   } finally {

@@ -2,7 +2,7 @@ import { statSync } from "node:fs";
 import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
 import { formatNamed } from "../formats/registry.ts";
-import { isHttp, nodeGate } from "../gate.node.ts";
+import { isHttp } from "../gate.node.ts";
 import { openDisk } from "../open.ts";
 import type { Storage } from "../storage.ts";
 import { call as later, type Task } from "../task.ts";
@@ -11,7 +11,7 @@ import { copyDisks, type CopyOptions } from "./copy.ts";
 import { checkBacking, creationOf, setBacking } from "./create.ts";
 import { openImageDisk } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
-import { makeFile } from "./newFile.ts";
+import { type MadeFiles, makeFile } from "./newFile.ts";
 import { OptionValues, optionHelp, splitOptions } from "./options.ts";
 import { type Meter, meterFor } from "./progress.ts";
 import { checkConvertOptions, CONVERT_OPTIONS, sparseSize } from "./convertOptions.ts";
@@ -92,9 +92,9 @@ async function makeTarget(sources: readonly Disk[], out: string, formatName: str
     values.setSize(totalSize(sources));
     await checkBacking(values, out, false);
     const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
-    await makeFile(out, function* fill(into: Storage): Task {
-      yield* create(into);
-      const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: nodeGate() });
+    await makeFile(out, function* fill(into: Storage, files: MadeFiles): Task {
+      yield* create(into, files);
+      const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files });
       yield* copyAndClose(sources, target, { sparse, targetIsZero: !backed, topOnly: backed }, meter);
     });
   } catch (error) {

@@ -1,31 +1,73 @@
-import { renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { DiskError } from "../errors.ts";
-import { isHttp } from "../gate.node.ts";
+import type { NewFiles } from "../formats/creation.ts";
+import type { Gate } from "../gate.ts";
+import { isHttp, nodeGate, resolveName } from "../gate.node.ts";
 import type { Storage } from "../storage.ts";
 import { FileStorage } from "../storage/file.node.ts";
 import { close, type Task } from "../task.ts";
 import { runInterruptible } from "./interrupt.ts";
 
+/** The files of an image that is being made; as a gate it opens them, and what else there is. */
+export type MadeFiles = NewFiles & Gate;
+
 /**
- * Makes an image file. A new one is made under another name and gets its own when it is complete. One that is there
- * is overwritten in place, as qemu-img does: it may be a device, or have other names, owners and rights.
+ * Makes an image file, with such further files as `fill` asks for. New ones are made under other names and get their
+ * own when all is complete. One that is there is overwritten in place, as qemu-img does: it may be a device, or have
+ * other names, owners and rights.
  */
-export async function makeFile(file: string, fill: (into: Storage) => Task): Promise<void> {
+export async function makeFile(file: string, fill: (into: Storage, files: MadeFiles) => Task): Promise<void> {
   if (isHttp(file)) throw new DiskError("unsupported", "cannot be made on the web: make it here and upload it", { path: file });
-  const exists = statSync(file, { throwIfNoEntry: false }) !== undefined;
-  await runInterruptible(exists ? filled(() => FileStorage.open(file, { mode: "replace" }), fill) : made(file, fill));
+  await runInterruptible(made(file, fill));
 }
 
-/** All within the task, so that no signal comes between the file and its name. */
-function* made(file: string, fill: (into: Storage) => Task): Task {
-  const temporary = join(dirname(file), `.${basename(file)}.${process.pid}.new`);
+/** All within the task, so that no signal comes between the files and their names. */
+function* made(file: string, fill: (into: Storage, files: MadeFiles) => Task): Task {
+  const files = new FileSet(file);
   try {
-    yield* filled(() => openNew(temporary, file), fill);
-    renameSync(temporary, file);
+    const into = files.create(file);
+    try {
+      yield* fill(into, files);
+    } finally {
+      yield close(into);
+    }
+    files.publish();
   } catch (error) {
-    rmSync(temporary, { force: true });
+    files.drop();
     throw error;
+  }
+}
+
+class FileSet implements MadeFiles {
+  readonly #gate = nodeGate();
+  /** The names of files as they will be, and as they are now. */
+  readonly #made = new Map<string, string>();
+
+  constructor(readonly name: string) {}
+
+  create(name: string): Storage {
+    const file = name === this.name ? name : resolveName(name, this.name);
+    if (this.#made.has(file)) throw new DiskError("invalid-argument", `the image would have two files of this name`, { path: file });
+    const now = existsSync(file) ? file : join(dirname(file), `.${basename(file)}.${process.pid}.new`);
+    const storage = now === file ? FileStorage.open(file, { mode: "replace" }) : openNew(now, file);
+    this.#made.set(file, now);
+    return storage;
+  }
+
+  open(name: string, from: Storage, readOnly?: boolean): ReturnType<Gate["open"]> {
+    const now = this.#made.get(resolveName(name, this.name));
+    if (now === undefined) return this.#gate.open(name, from, readOnly);
+    return FileStorage.open(now, { mode: readOnly === false ? "write" : "read" });
+  }
+
+  /** The image itself, made first, gets its name last. */
+  publish(): void {
+    for (const [file, now] of [...this.#made].toReversed()) if (now !== file) renameSync(now, file);
+  }
+
+  drop(): void {
+    for (const [file, now] of this.#made) if (now !== file) rmSync(now, { force: true });
   }
 }
 
@@ -35,14 +77,5 @@ function openNew(temporary: string, file: string): Storage {
     return FileStorage.open(temporary, { mode: "create" });
   } catch (error) {
     throw error instanceof DiskError ? new DiskError(error.kind, error.what, { ...error.context, path: file }, error) : error;
-  }
-}
-
-function* filled(open: () => Storage, fill: (into: Storage) => Task): Task {
-  const storage = open();
-  try {
-    yield* fill(storage);
-  } finally {
-    yield close(storage);
   }
 }

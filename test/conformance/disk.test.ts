@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import type { Disk } from "../../disk/disk.ts";
 import { all } from "../../disk/storage.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
-import type { Gate } from "../../disk/open.ts";
+import type { Gate } from "../../disk/gate.ts";
 import { expectBytes } from "../support/bytes.ts";
 import { anyChange, anyRange, ModelDisk } from "../support/model.ts";
 import { inMode, MODES, type Mode } from "../support/modes.ts";

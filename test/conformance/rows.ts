@@ -4,7 +4,8 @@ import { createParallels, type ParallelsCreateOptions } from "../../disk/formats
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
 import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
-import { open, type Gate } from "../../disk/open.ts";
+import type { Gate } from "../../disk/gate.ts";
+import { open } from "../../disk/open.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { run } from "../../disk/task.ts";
 import { cowContents } from "../support/cow-inspect.ts";

@@ -3,7 +3,8 @@ import type { Disk } from "../../disk/disk.ts";
 import { DiskError } from "../../disk/errors.ts";
 import { Filter } from "../../disk/filters/filter.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
-import { MAX_DEPTH, open, type Gate, type OpenOptions } from "../../disk/open.ts";
+import type { Gate } from "../../disk/gate.ts";
+import { MAX_DEPTH, open, type OpenOptions } from "../../disk/open.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
 

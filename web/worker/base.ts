@@ -1,7 +1,8 @@
 import type { Disk } from "../../disk/disk.ts";
 import { DiskError } from "../../disk/errors.ts";
 import { Filter } from "../../disk/filters/filter.ts";
-import { type Gate, open } from "../../disk/open.ts";
+import type { Gate } from "../../disk/gate.ts";
+import { open } from "../../disk/open.ts";
 import { all, type Storage } from "../../disk/storage.ts";
 import { BlobStorage } from "../../disk/storage/blob.web.ts";
 import { HttpStorage } from "../../disk/storage/http.ts";
@@ -54,7 +55,7 @@ export async function inspectBase({ storage, gate }: OpenBase): Promise<{ format
 
 /** An overlay's own gate: its backing file is the base, whatever name it recorded; the rest is up to the base's gate. */
 export function overlayGate({ storage, gate }: OpenBase, overlay: Storage): Gate {
-  return { open: (name, from) => (from === overlay ? new Kept(storage) : gate.open(name, from)) };
+  return { open: (name, from, readOnly) => (from === overlay ? new Kept(storage) : gate.open(name, from, readOnly)) };
 }
 
 /** A view that leaves the storage open when a disk that rests on it is closed. */
