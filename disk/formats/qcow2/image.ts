@@ -1,5 +1,6 @@
 import { DiskError, hex } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
+import { Guard } from "../../metadata/guard.ts";
 import type { Storage } from "../../storage.ts";
 import { close, discard, type Task } from "../../task.ts";
 import { markCorrupt, type Qcow2Header } from "./header.ts";
@@ -19,13 +20,13 @@ export class Qcow2Image implements Image {
   readonly reads = new ReadFence();
   size: number;
   #dropped: Dropped[] = [];
-  /** The contradiction that was found: from then on nothing is changed any more. */
-  #corruption: DiskError | undefined;
+  readonly #guard: Guard;
 
   /** Without `refcounts` the image is read-only. */
   constructor(readonly storage: Storage, readonly header: Qcow2Header, readonly mapping: Mapping, readonly refcounts: Refcounts | undefined) {
     this.size = header.size;
     this.blockSize = header.clusterSize;
+    this.#guard = new Guard(() => markCorrupt(storage, header));
     this.backing = header.backingFile === undefined ? undefined : { file: header.backingFile, format: header.backingFormat };
   }
 
@@ -42,31 +43,31 @@ export class Qcow2Image implements Image {
   }
 
   allocate(guest: number, length: number): Task<Allocation> {
-    return this.#guarded(this.#allocate(guest, length));
+    return this.#guard.change(this.#allocate(guest, length));
   }
 
   publish(allocation: Allocation): Task {
-    return this.#guarded(this.#publish(allocation));
+    return this.#guard.change(this.#publish(allocation));
   }
 
   zero(guest: number, length: number, keep: boolean): Task<boolean> {
-    return this.#guarded(this.#zero(guest, length, keep));
+    return this.#guard.change(this.#zero(guest, length, keep));
   }
 
   discard(guest: number, length: number): Task {
-    return this.#guarded(this.#discard(guest, length));
+    return this.#guard.change(this.#discard(guest, length));
   }
 
   reserve(size: number): Task {
-    return this.#guarded(this.#reserve(size));
+    return this.#guard.change(this.#reserve(size));
   }
 
   resize(size: number): Task {
-    return this.#guarded(this.#resize(size));
+    return this.#guard.change(this.#resize(size));
   }
 
   flush(): Task {
-    return this.#guarded(this.#flush());
+    return this.#guard.change(this.#flush());
   }
 
   abandon({ fresh, length, offset }: Allocation): void {
@@ -75,7 +76,7 @@ export class Qcow2Image implements Image {
 
   *close(): Task {
     try {
-      if (this.refcounts !== undefined && this.#corruption === undefined) {
+      if (this.refcounts !== undefined && this.#guard.sound) {
         yield* this.flush();
         yield* this.#release(this.refcounts, () => true);
         yield* this.refcounts.writeBack();
@@ -85,25 +86,11 @@ export class Qcow2Image implements Image {
     }
   }
 
-  /** An image that contradicts itself is not changed any further: it is marked, and every change is refused. */
-  *#guarded<T>(task: Task<T>): Task<T> {
-    if (this.#corruption !== undefined) throw this.#corruption;
-    try {
-      return yield* task;
-    } catch (error) {
-      if (error instanceof DiskError && error.kind === "corrupt") {
-        this.#corruption = error;
-        yield* markCorrupt(this.storage, this.header);
-      }
-      throw error;
-    }
-  }
-
   *#allocate(guest: number, length: number): Task<Allocation> {
     const refcounts = this.#counts();
     yield* this.#relieve(refcounts);
     const { l1Index, index } = this.mapping.place(guest);
-    const table = yield* this.mapping.writable(l1Index, refcounts, (clusters) => { this.#drop(clusters, false); });
+    const table = yield* this.mapping.writable(l1Index, refcounts, this.#dropTable);
     const bits = this.header.clusterBits, first = decode(table, index, bits);
     // A preallocated zero cluster that is ours alone is written where it is.
     if (first.kind === "zero" && first.host !== 0 && first.copied) {
@@ -120,7 +107,7 @@ export class Qcow2Image implements Image {
 
   *#publish({ guest, length, offset }: Allocation): Task {
     const { l1Index, index } = this.mapping.place(guest);
-    const table = yield* this.mapping.writable(l1Index, this.#counts(), (clusters) => { this.#drop(clusters, false); });
+    const table = yield* this.mapping.writable(l1Index, this.#counts(), this.#dropTable);
     for (let i = 0; i < length / this.blockSize; i++) this.#point(table, index + i, offset + i * this.blockSize, false, false);
   }
 
@@ -179,7 +166,7 @@ export class Qcow2Image implements Image {
       guest += count * this.blockSize;
       const old = yield* this.mapping.load(l1Index);
       if (!this.#anyChange(old, index, count, to)) continue;
-      const table = yield* this.mapping.writable(l1Index, refcounts, (clusters) => { this.#drop(clusters, false); });
+      const table = yield* this.mapping.writable(l1Index, refcounts, this.#dropTable);
       for (let i = index; i < index + count; i++) {
         const change = to(decode(table, i, this.header.clusterBits));
         if (change !== undefined) this.#point(table, i, change.host, change.zero, true);
@@ -199,6 +186,8 @@ export class Qcow2Image implements Image {
     if (old.kind === "compressed" || old.host !== host) this.#drop(referenced(old, this.blockSize), punch);
     encode(table, index, host, zero);
   }
+
+  readonly #dropTable = (clusters: readonly number[]): void => { this.#drop(clusters, false); };
 
   #drop(clusters: readonly number[], punch: boolean): void {
     const since = this.reads.now();

@@ -1,5 +1,6 @@
 import { DiskError } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
+import { Guard } from "../../metadata/guard.ts";
 import type { Storage } from "../../storage.ts";
 import { close, discard, flush, truncate, zero, type Task } from "../../task.ts";
 import { FEATURE, maxSize, type QedHeader } from "./header.ts";
@@ -16,8 +17,7 @@ export class QedImage implements Image {
   #features: bigint;
   /** Clusters that were taken in vain: data goes there first. */
   readonly #spare: number[] = [];
-  /** The contradiction that was found: from then on nothing is changed any more. */
-  #corruption: DiskError | undefined;
+  readonly #guard = new Guard();
 
   constructor(readonly storage: Storage, readonly header: QedHeader, readonly mapping: Mapping) {
     this.size = header.size;
@@ -39,11 +39,11 @@ export class QedImage implements Image {
   }
 
   allocate(guest: number, length: number): Task<Allocation> {
-    return this.#guarded(this.#allocate(guest, length));
+    return this.#change(this.#allocate(guest, length));
   }
 
   publish(allocation: Allocation): Task {
-    return this.#guarded(this.#publish(allocation));
+    return this.#change(this.#publish(allocation));
   }
 
   abandon({ offset, length }: Allocation): void {
@@ -51,11 +51,11 @@ export class QedImage implements Image {
   }
 
   zero(guest: number, length: number): Task<boolean> {
-    return this.#guarded(this.#zero(guest, length));
+    return this.#change(this.#zero(guest, length));
   }
 
   discard(guest: number, length: number): Task {
-    return this.#guarded(this.#discard(guest, length));
+    return this.#change(this.#discard(guest, length));
   }
 
   // oxlint-disable-next-line require-yield -- the L1 has its full size from the beginning
@@ -67,16 +67,16 @@ export class QedImage implements Image {
   }
 
   resize(size: number): Task {
-    return this.#guarded(this.#resize(size));
+    return this.#change(this.#resize(size));
   }
 
   flush(): Task {
-    return this.#guarded(this.#flush());
+    return this.#change(this.#flush());
   }
 
   *close(): Task {
     try {
-      if (!this.readOnly && this.#corruption === undefined) {
+      if (!this.readOnly && this.#guard.sound) {
         yield* this.flush();
         yield* this.#markClean();
       }
@@ -85,16 +85,9 @@ export class QedImage implements Image {
     }
   }
 
-  /** An image that contradicts itself is not changed any further. */
-  *#guarded<T>(task: Task<T>): Task<T> {
+  *#change<T>(task: Task<T>): Task<T> {
     if (this.readOnly) throw new DiskError("read-only", "the image is open read-only", { path: this.storage.name, format: "qed" });
-    if (this.#corruption !== undefined) throw this.#corruption;
-    try {
-      return yield* task;
-    } catch (error) {
-      if (error instanceof DiskError && error.kind === "corrupt") this.#corruption = error;
-      throw error;
-    }
+    return yield* this.#guard.change(task);
   }
 
   *#allocate(guest: number, length: number): Task<Allocation> {
