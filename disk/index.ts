@@ -3,7 +3,7 @@ export { Disk, type DiskOptions } from "./disk.ts";
 export { DiskError, type DiskErrorContext, type DiskErrorKind } from "./errors.ts";
 export type { CheckOptions, CheckResult, Finding } from "./formats/check.ts";
 export type { CreateOption, CreateValues, Creation, NewFiles } from "./formats/creation.ts";
-export type { Format, ImageOptions } from "./formats/format.ts";
+export type { Format, ImageOptions, SnapshotChoice } from "./formats/format.ts";
 export type { FormatInfo, InfoObject, InfoValue, SnapshotInfo } from "./formats/info.ts";
 export { createQcow2, type Qcow2CreateOptions } from "./formats/qcow2/create.ts";
 export { FORMATS, formatNamed, probe } from "./formats/registry.ts";

@@ -1,6 +1,6 @@
 import { Disk, type DiskOptions } from "./disk.ts";
 import { DiskError } from "./errors.ts";
-import type { Format } from "./formats/format.ts";
+import type { Format, ImageOptions, SnapshotChoice } from "./formats/format.ts";
 import { formatNamed, probe } from "./formats/registry.ts";
 import { type Gate, GUESSED_GATE, NO_GATE } from "./gate.ts";
 import type { Image } from "./image.ts";
@@ -14,6 +14,8 @@ export interface OpenOptions extends DiskOptions {
   readonly format?: string | undefined;
   /** Default: as the storage. Backing files are always opened for reading only. */
   readonly readOnly?: boolean | undefined;
+  /** The top image as it was in this internal snapshot, on its backing files as they are now. Read-only. */
+  readonly snapshot?: SnapshotChoice | undefined;
   /** `false`: only the top image; where it has no data of its own the disk reads as zeros. For `info` and `check`. */
   readonly backing?: boolean | undefined;
   /** Bound of resident metadata, for each image, in bytes. Default 8 MiB. */
@@ -39,11 +41,11 @@ export function open(storage: Storage, options: OpenOptions = {}): Disk | Promis
  * if opening fails it stays the caller's, and every backing file that was opened meanwhile is closed.
  */
 export function* openDisk(storage: Storage, options: OpenOptions = {}): Task<Disk> {
-  const readOnly = options.readOnly ?? storage.readOnly;
+  const readOnly = options.readOnly ?? (storage.readOnly || options.snapshot !== undefined);
   if (!readOnly && storage.readOnly) throw new DiskError("read-only", "cannot be opened for writing", { path: storage.name });
   const guessed = options.format === undefined;
   const format = guessed ? yield* probed(storage) : formatNamed(options.format ?? "");
-  const top = yield* opened(format, storage, readOnly, options.gate ?? NO_GATE, options);
+  const top = yield* opened(format, storage, { readOnly, gate: options.gate ?? NO_GATE, tableCache: options.tableCache, snapshot: options.snapshot });
   const chain: [Image, ...Image[]] = [top];
   try {
     if (options.backing !== false) yield* openBacking(chain, options);
@@ -69,7 +71,7 @@ function* openBacking(chain: [Image, ...Image[]], options: OpenOptions): Task {
       names.add(storage.name);
       const format = recorded === undefined ? yield* probed(storage) : formatNamed(recorded);
       const trusted = recorded !== undefined || options.trustProbe === true;
-      above = yield* opened(format, storage, true, trusted ? gate : GUESSED_GATE, options);
+      above = yield* opened(format, storage, { readOnly: true, gate: trusted ? gate : GUESSED_GATE, tableCache: options.tableCache });
     } catch (error) {
       yield close(storage);
       throw DiskError.within(error, { path: storage.name });
@@ -86,9 +88,13 @@ export function* probed(storage: Storage): Task<Format> {
   return probe(head);
 }
 
-function* opened(format: Format, storage: Storage, readOnly: boolean, gate: Gate, options: OpenOptions): Task<Image> {
+type OneOptions = Omit<ImageOptions, "tableCache"> & Pick<OpenOptions, "tableCache">;
+
+function* opened(format: Format, storage: Storage, options: OneOptions): Task<Image> {
   try {
-    return yield* format.open(storage, { readOnly, gate, tableCache: options.tableCache ?? 8 * 2 ** 20 });
+    if (options.snapshot !== undefined && format.snapshots !== true) throw new DiskError("unsupported", `Block format '${format.name}' does not support temporarily loading internal snapshots`);
+    if (options.snapshot !== undefined && !options.readOnly) throw new DiskError("read-only", "an internal snapshot can only be read");
+    return yield* format.open(storage, { ...options, tableCache: options.tableCache ?? 8 * 2 ** 20 });
   } catch (error) {
     throw DiskError.within(error, { path: storage.name, format: format.name });
   }

@@ -6,6 +6,9 @@ import type { CheckOptions, CheckResult } from "./check.ts";
 import type { Creation } from "./creation.ts";
 import type { FormatInfo } from "./info.ts";
 
+/** Which internal snapshot: a text is an ID or, where none has that ID, a name; an object must agree in all that it gives. */
+export type SnapshotChoice = string | { readonly id?: string | undefined; readonly name?: string | undefined };
+
 export interface ImageOptions {
   /** Opened for reading only; nothing is written, not even a repair. */
   readonly readOnly: boolean;
@@ -13,6 +16,8 @@ export interface ImageOptions {
   readonly gate: Gate;
   /** Bound of the image's resident metadata, in bytes. */
   readonly tableCache: number;
+  /** The disk as it was in this internal snapshot, at its own size; for reading only. */
+  readonly snapshot?: SnapshotChoice | undefined;
 }
 
 /** One image format: a folder under formats/ and a line in the registry. */
@@ -29,6 +34,8 @@ export interface Format {
   readonly creation?: Creation;
   /** Looks for contradictions in the image, and mends them if asked; absent: the format has nothing to check. */
   check?(storage: Storage, options?: CheckOptions): Task<CheckResult>;
+  /** Whether `open` can give the disk of an internal snapshot. */
+  readonly snapshots?: true;
   /** `false`: the check only looks. */
   readonly repairs?: false;
 }

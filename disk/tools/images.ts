@@ -2,7 +2,7 @@ import { statSync } from "node:fs";
 import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
 import { fullName, isHttp, nodeGate, openForReading, resolveName } from "../gate.node.ts";
-import type { Format } from "../formats/format.ts";
+import type { Format, SnapshotChoice } from "../formats/format.ts";
 import { formatNamed } from "../formats/registry.ts";
 import type { FormatInfo } from "../formats/info.ts";
 import { MAX_DEPTH, openDisk, probed } from "../open.ts";
@@ -14,6 +14,8 @@ export interface AccessOptions {
   /** `false`: neither take nor respect locks. */
   readonly lock: boolean;
   readonly writable?: boolean;
+  /** The disk of this internal snapshot. */
+  readonly snapshot?: SnapshotChoice | undefined;
 }
 
 /** A file or URL that an image is in, with its format: the one named, or the one its magic tells. */
@@ -41,9 +43,9 @@ export async function openImageDisk(name: string, formatName: string | undefined
   return { disk, guessed };
 }
 
-function* withChain(storage: Storage, format: string, { lock, writable = false }: AccessOptions): Task<Disk> {
+function* withChain(storage: Storage, format: string, { lock, writable = false, snapshot }: AccessOptions): Task<Disk> {
   try {
-    return yield* openDisk(storage, { format, readOnly: !writable, gate: nodeGate({ lock }), trustProbe: true });
+    return yield* openDisk(storage, { format, readOnly: !writable, snapshot, gate: nodeGate({ lock }), trustProbe: true });
   } catch (error) {
     yield close(storage);
     throw error;

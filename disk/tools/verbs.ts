@@ -9,4 +9,5 @@ export const DISK_VERBS: readonly VerbEntry[] = [
   { name: "compare", summary: "tell whether two images read the same", load: async () => (await import("./compare.ts")).compare },
   { name: "resize", summary: "make a disk larger or smaller", load: async () => (await import("./resize.ts")).resize },
   { name: "convert", summary: "copy an image to another format, or several into one", load: async () => (await import("./convert.ts")).convert },
+  { name: "snapshot", summary: "list the internal snapshots of an image", load: async () => (await import("./snapshot.ts")).snapshot },
 ];

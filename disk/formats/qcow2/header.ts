@@ -102,15 +102,24 @@ function parseFields(head: Uint8Array, path: string) {
   return { ...common, ...added, version, compressionType: added.headerLength > V3_MIN_LENGTH ? added.compressionType : 0 };
 }
 
-function checkTables(fields: Fields, clusterSize: number, fail: (kind: "corrupt" | "unsupported", what: string, offset?: number) => never, lenient: boolean): void {
-  const table = (what: string, offset: number, length: number, limit: number, at: number): void => {
-    if (length > limit) fail("unsupported", `${what} takes ${length} bytes; QEMU's bound is ${limit}`, at);
-    if (offset % clusterSize !== 0 || (length > 0 && offset === 0)) fail("corrupt", `${what} stands at an impossible place, 0x${offset.toString(16)}`, at);
-  };
-  table("the L1 table", fields.l1Offset, fields.l1Size * 8, LIMITS.l1Bytes, 40);
-  const entry = (fields.incompatible & INCOMPATIBLE.extendedL2) === 0n ? 8 : 16;
-  const coverage = clusterSize * (clusterSize / entry);
-  if (fields.l1Size < Math.ceil((fields.size - (fields.size % 512)) / coverage)) fail("corrupt", `the L1 table has ${fields.l1Size} entries, too few for a disk of ${fields.size} bytes`, 36);
+type Fail = (kind: "corrupt" | "unsupported", what: string, offset?: number) => never;
+
+/** Throws where no L1 table of a disk of `size` bytes can stand at `offset` with `entries` entries. */
+export function checkMappingTable({ clusterSize, incompatible }: Pick<Qcow2Header, "clusterSize" | "incompatible">, offset: number, entries: number, size: number, fail: Fail = (kind, what) => { throw new DiskError(kind, what); }): void {
+  const entry = (incompatible & INCOMPATIBLE.extendedL2) === 0n ? 8 : 16, coverage = clusterSize * (clusterSize / entry);
+  checkTable(clusterSize, "the L1 table", offset, entries * 8, LIMITS.l1Bytes, 40, fail);
+  if (!Number.isSafeInteger(size)) fail("corrupt", `a disk of ${size} bytes is larger than disk86 can address`, 24);
+  if (entries < Math.ceil((size - (size % 512)) / coverage)) fail("corrupt", `the L1 table has ${entries} entries, too few for a disk of ${size} bytes`, 36);
+}
+
+function checkTable(clusterSize: number, what: string, offset: number, length: number, limit: number, at: number, fail: Fail): void {
+  if (length > limit) fail("unsupported", `${what} takes ${length} bytes; QEMU's bound is ${limit}`, at);
+  if (offset % clusterSize !== 0 || (length > 0 && offset === 0) || !Number.isSafeInteger(offset)) fail("corrupt", `${what} stands at an impossible place, 0x${offset.toString(16)}`, at);
+}
+
+function checkTables(fields: Fields, clusterSize: number, fail: Fail, lenient: boolean): void {
+  const table = (what: string, offset: number, length: number, limit: number, at: number): void => { checkTable(clusterSize, what, offset, length, limit, at, fail); };
+  checkMappingTable({ ...fields, clusterSize }, fields.l1Offset, fields.l1Size, fields.size, fail);
   if (lenient) return;
   table("the refcount table", fields.refcountTableOffset, fields.refcountTableClusters * clusterSize, LIMITS.refcountTableBytes, 48);
   if (fields.refcountTableClusters === 0) fail("corrupt", "there is no refcount table", 56);

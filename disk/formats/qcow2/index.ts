@@ -14,6 +14,7 @@ import { Qcow2Image } from "./image.ts";
 import { qcow2Info } from "./info.ts";
 import { Mapping } from "./mapping.ts";
 import { Refcounts } from "./refcounts.ts";
+import { snapshotHeader } from "./snapshot-open.ts";
 
 export const qcow2: Format = {
   name: "qcow2",
@@ -22,12 +23,14 @@ export const qcow2: Format = {
   info: qcow2Info,
   creation: qcow2Creation,
   check: checkQcow2,
+  snapshots: true,
 };
 
-function* open(file: Storage, { readOnly, tableCache }: ImageOptions): Task<Image> {
+function* open(file: Storage, { readOnly, tableCache, snapshot }: ImageOptions): Task<Image> {
   let header = yield* readHeader(file);
   refuseUnsupported(header, file.name, !readOnly);
   if (!readOnly) header = yield* prepareForWriting(file, header);
+  if (snapshot !== undefined) header = yield* snapshotHeader(file, header, snapshot);
   if (header.compressionType === "zstd") yield wait(zstdReady);
   const refcounts = readOnly ? undefined : yield* Refcounts.open(file, header, tableCache / 4);
   const mapping = yield* Mapping.open(file, header, refcounts, header.compressionType === "zstd" ? unzstd : inflate, readOnly ? tableCache : (tableCache * 3) / 4);
