@@ -67,17 +67,6 @@ describe.each(ROWS)("$name", (row) => {
       judge(row, setup, model);
     });
 
-    if (!row.resizes) {
-      seeded("refuses to be resized, and stays as it was", async (random) => {
-        const setup = await make(row, MIB, random, mode), model = new ModelDisk(await reopen(setup, random));
-        await work(random, model, 3);
-        for (const size of [5 * MIB, 700 * KIB, 0]) await expect((async () => model.disk.truncate(size))()).rejects.toThrow(/cannot be resized/);
-        await model.compare();
-        await model.disk.close();
-        judge(row, setup, model);
-      });
-    }
-
     if (row.resizes) seeded("resizes: what is new reads as zeros, what was cut off is gone", async (random) => {
       const setup = await make(row, MIB, random, mode);
       const model = new ModelDisk(await reopen(setup, random));

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { DiskError } from "../../disk/errors.ts";
 import { checkParallels } from "../../disk/formats/parallels/check.ts";
 import { createParallels } from "../../disk/formats/parallels/create.ts";
 import { open } from "../../disk/open.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
 import { Random } from "../support/generator.ts";
+import { refused, survivals, viewOf } from "../support/hostile.ts";
 
 const MIB = 2 ** 20, BAT = 64;
 const AT = { version: 16, tracks: 28, entries: 32, sectors: 36, inUse: 44, data: 48, extension: 56 };
@@ -20,27 +20,15 @@ async function image(): Promise<MemoryStorage> {
   return file;
 }
 
-const view = (file: MemoryStorage): DataView => new DataView(file.bytes.buffer, file.bytes.byteOffset);
-
-function refused(file: MemoryStorage, readOnly: boolean): DiskError {
-  try {
-    void open(file, { readOnly, format: "parallels" });
-  } catch (error) {
-    if (error instanceof DiskError) return error;
-    throw error;
-  }
-  throw new Error("opened");
-}
-
 describe("a header is refused by what is wrong with it, before anything is made of it", () => {
   test.each([
     ["version", 3, "unsupported", /version 3/], ["tracks", 0, "corrupt", /no sectors/], ["tracks", 2 ** 31, "unsupported", /bound/], ["entries", 2 ** 30, "unsupported", /bound/],
     ["entries", 2 ** 28, "corrupt", /truncated/], ["entries", 1, "corrupt", /too few/], ["sectors", 2 ** 31, "corrupt", /too few/], ["data", 1, "corrupt", /within the BAT/], ["data", 1001, "corrupt", /no cluster/],
   ] as const)("%s = %i", async (field, value, kind, what) => {
     const file = await image();
-    view(file).setUint32(AT[field], value, true);
+    viewOf(file).setUint32(AT[field], value, true);
     for (const readOnly of [true, false]) {
-      const error = refused(file, readOnly);
+      const error = refused(file, "parallels", readOnly);
       expect(error.kind).toBe(kind);
       expect(error.message).toMatch(what);
     }
@@ -48,8 +36,8 @@ describe("a header is refused by what is wrong with it, before anything is made 
 
   test("the Format Extension is for reading only", async () => {
     const file = await image();
-    view(file).setUint32(AT.extension, 40, true);
-    expect(refused(file, false).message).toMatch(/Format Extension/);
+    viewOf(file).setUint32(AT.extension, 40, true);
+    expect(refused(file, "parallels", false).message).toMatch(/Format Extension/);
     await (await open(file, { readOnly: true })).close();
   });
 });
@@ -57,8 +45,8 @@ describe("a header is refused by what is wrong with it, before anything is made 
 describe("a BAT that contradicts itself is for reading only", () => {
   test.each([["twice", 3, /shares its place/], ["before the data", 1, /before the data/], ["behind the end", 10_000, /outside the image/]] as const)("%s", async (_, value, what) => {
     const file = await image();
-    view(file).setUint32(BAT + 4, value, true);
-    expect(refused(file, false).message).toMatch(what);
+    viewOf(file).setUint32(BAT + 4, value, true);
+    expect(refused(file, "parallels", false).message).toMatch(what);
     const disk = await open(file, { readOnly: true }), some = new Uint8Array(512);
     await disk.read(0, some);
     expect(some[0]).toBe(1);
@@ -69,8 +57,8 @@ describe("a BAT that contradicts itself is for reading only", () => {
 
 test("a repair mends what it can: entries outside, space behind the end, the mark of use", async () => {
   const file = await image(), length = file.size;
-  view(file).setUint32(BAT + 4 * 9, 10_000, true);
-  view(file).setUint32(AT.inUse, 0x746f6e59, true);
+  viewOf(file).setUint32(BAT + 4 * 9, 10_000, true);
+  viewOf(file).setUint32(AT.inUse, 0x746f6e59, true);
   void file.truncate(length + 10_000);
   expect(await run(checkParallels(file))).toMatchObject({ corruptions: 2, leaks: 3 });
   expect(await run(checkParallels(file, { repair: "leaks" }))).toMatchObject({ corruptions: 2, leaks: 0, leaksFixed: 3 });
@@ -80,24 +68,15 @@ test("a repair mends what it can: entries outside, space behind the end, the mar
 });
 
 test("any damage to header and BAT ends in a DiskError, or in a disk that can be used", async () => {
-  const random = new Random(4), good = await image();
-  let usable = 0;
-  for (let round = 0; round < 3000; round++) {
-    const file = new MemoryStorage(good.bytes.slice(0, random.pick([good.bytes.length, good.bytes.length - 5000, 700])), "fuzzed.hdd");
-    for (let i = random.int(3); i >= 0; i--) {
-      const at = random.pick([AT.version, AT.tracks, AT.entries, AT.sectors, AT.inUse, AT.data, AT.extension, BAT, BAT + 4, BAT + 8, BAT + 28]);
-      if (at < file.size) view(file).setUint32(at, random.pick([0, 1, 2, 3, 4, 8, 24, 512, 2048, 16384, 2 ** 31, 0xffff_ffff]), true);
-    }
-    try {
-      await run(checkParallels(file));
-      const disk = await open(file, { format: "parallels", readOnly: random.chance(0.3) });
-      await disk.read(0, new Uint8Array(Math.min(disk.size, MIB)));
-      if (!disk.readOnly && disk.size >= 2 * MIB) await disk.write(MIB + 100, new Uint8Array(5000));
-      await disk.close();
-      usable++;
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error;
-    }
-  }
+  const random = new Random(4), { bytes: good } = await image();
+  const usable = await survivals(random, 3000, {
+    format: "parallels", good, lengths: [good.length, good.length - 5000, 700], also: (file) => void run(checkParallels(file)),
+    damage(file) {
+      for (let i = random.int(3); i >= 0; i--) {
+        const at = random.pick([AT.version, AT.tracks, AT.entries, AT.sectors, AT.inUse, AT.data, AT.extension, BAT, BAT + 4, BAT + 8, BAT + 28]);
+        if (at < file.size) viewOf(file).setUint32(at, random.pick([0, 1, 2, 3, 4, 8, 24, 512, 2048, 16384, 2 ** 31, 0xffff_ffff]), true);
+      }
+    },
+  });
   expect(usable).toBeGreaterThan(100);
 });

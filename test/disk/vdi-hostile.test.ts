@@ -1,5 +1,4 @@
 import { describe, expect, test } from "vitest";
-import { DiskError } from "../../disk/errors.ts";
 import { createVdi } from "../../disk/formats/vdi/create.ts";
 import { vdi } from "../../disk/formats/vdi/index.ts";
 import { open } from "../../disk/open.ts";
@@ -7,6 +6,7 @@ import { MemoryStorage } from "../../disk/storage/memory.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { run } from "../../disk/task.ts";
 import { Random } from "../support/generator.ts";
+import { refused, survivals, viewOf } from "../support/hostile.ts";
 
 const MIB = 2 ** 20, MAP = 512;
 const AT = { version: 0x44, type: 0x4c, map: 0x154, data: 0x158, sector: 0x168, size: 0x170, blockSize: 0x178, extra: 0x17c, blocks: 0x180, count: 0x184, link: 0x1a8, parent: 0x1b8 };
@@ -21,18 +21,6 @@ async function image(blockSize = 4096): Promise<MemoryStorage> {
   return file;
 }
 
-const view = (file: MemoryStorage): DataView => new DataView(file.bytes.buffer, file.bytes.byteOffset);
-
-function refused(file: MemoryStorage, readOnly: boolean): DiskError {
-  try {
-    void open(file, { readOnly, format: "vdi" });
-  } catch (error) {
-    if (error instanceof DiskError) return error;
-    throw error;
-  }
-  throw new Error("opened");
-}
-
 describe("a header is refused by what is wrong with it, before anything is made of it", () => {
   test.each([
     ["version", 0x10000, "unsupported", /version 1\.0/], ["type", 4, "unsupported", /differencing/], ["type", 3, "unsupported", /undo/], ["type", 7, "unsupported", /type 7/],
@@ -42,9 +30,9 @@ describe("a header is refused by what is wrong with it, before anything is made 
     ["extra", 512, "unsupported", /extra/], ["blocks", 0x1fff_ff80, "corrupt", /impossible/], ["blocks", 0xffff_ffff, "unsupported", /bound/], ["blocks", 1, "corrupt", /too few/],
   ] as const)("%s = %i", async (field, value, kind, what) => {
     const file = await image();
-    view(file).setUint32(AT[field], value, true);
+    viewOf(file).setUint32(AT[field], value, true);
     for (const readOnly of [true, false]) {
-      const error = refused(file, readOnly);
+      const error = refused(file, "vdi", readOnly);
       expect(error.kind).toBe(kind);
       expect(error.message).toMatch(what);
     }
@@ -52,9 +40,9 @@ describe("a header is refused by what is wrong with it, before anything is made 
 
   test("a map of 2 GiB in a file that has not so much", async () => {
     const file = await image();
-    view(file).setUint32(AT.blocks, 0x1fff_ff00, true);
-    view(file).setUint32(AT.data, 0xffff_fe00, true);
-    expect(refused(file, true)).toMatchObject({ kind: "corrupt" });
+    viewOf(file).setUint32(AT.blocks, 0x1fff_ff00, true);
+    viewOf(file).setUint32(AT.data, 0xffff_fe00, true);
+    expect(refused(file, "vdi", true)).toMatchObject({ kind: "corrupt" });
   });
 });
 
@@ -73,8 +61,8 @@ function firstOf(disk: Storage, offset: number): number | undefined {
 describe("a map that contradicts itself is for reading only", () => {
   test.each([["twice", 0, /shares block 0/, 1], ["too large", 5000, /there are only 2048 blocks/, undefined], ["behind the end", 1000, /truncated/, undefined]] as const)("%s", async (_, number, what, reads) => {
     const file = await image();
-    view(file).setUint32(MAP + 4, number, true);
-    expect(refused(file, false).message).toMatch(what);
+    viewOf(file).setUint32(MAP + 4, number, true);
+    expect(refused(file, "vdi", false).message).toMatch(what);
     const disk = await open(file, { readOnly: true }), some = new Uint8Array(512);
     await disk.read(0, some);
     expect(some[0]).toBe(1);
@@ -85,7 +73,7 @@ describe("a map that contradicts itself is for reading only", () => {
 
 test("discarded blocks read as zeros, and can be written; gaps are filled, and the count is mended", async () => {
   const file = await image();
-  view(file).setUint32(MAP + 4, 0xffff_fffe, true);
+  viewOf(file).setUint32(MAP + 4, 0xffff_fffe, true);
   expect(await run(vdi.check!(file))).toMatchObject({ corruptions: 1 });
   let disk = await open(file);
   const some = new Uint8Array(4096);
@@ -93,35 +81,26 @@ test("discarded blocks read as zeros, and can be written; gaps are filled, and t
   expect(some.every((byte) => byte === 0)).toBe(true);
   await disk.write(5 * 4096, some.fill(7));
   await disk.close();
-  expect(view(file).getUint32(MAP + 20, true)).toBe(1);
+  expect(viewOf(file).getUint32(MAP + 20, true)).toBe(1);
   expect(await run(vdi.check!(file))).toMatchObject({ corruptions: 0 });
-  view(file).setUint32(AT.count, 1, true);
+  viewOf(file).setUint32(AT.count, 1, true);
   disk = await open(file);
   await disk.write(4096, some.fill(8));
   await disk.close();
-  expect(view(file).getUint32(MAP + 4, true)).toBe(3);
+  expect(viewOf(file).getUint32(MAP + 4, true)).toBe(3);
   expect(await run(vdi.check!(file))).toMatchObject({ corruptions: 0 });
 });
 
 test("any damage to header and map ends in a DiskError, or in a disk that can be used", async () => {
-  let usable = 0;
-  const random = new Random(4), good = await image(MIB);
-  for (let round = 0; round < 3000; round++) {
-    const file = new MemoryStorage(good.bytes.slice(0, random.pick([good.bytes.length, 2 * MIB, 700])), "fuzzed.vdi");
-    for (let i = random.int(3); i >= 0; i--) {
-      const at = random.pick([AT.version, AT.type, AT.map, AT.data, AT.size, AT.blockSize, AT.extra, AT.blocks, AT.count, MAP, MAP + 4, MAP + 8, MAP + 28]);
-      view(file).setUint32(at, random.pick([0, 1, 2, 3, 8, 512, 513, 4096, MIB, 2 * MIB, 2 ** 31, 0xffff_fffe, 0xffff_ffff]), true);
-    }
-    try {
-      const disk = await open(file, { format: "vdi", readOnly: random.chance(0.3) });
-      if (disk.size > 100 * MIB) continue;
-      await disk.read(0, new Uint8Array(Math.min(disk.size, MIB)));
-      if (!disk.readOnly && disk.size >= 2 * MIB) await disk.write(MIB + 100, new Uint8Array(5000));
-      await disk.close();
-      usable++;
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error;
-    }
-  }
+  const random = new Random(4), { bytes: good } = await image(MIB);
+  const usable = await survivals(random, 3000, {
+    format: "vdi", good, lengths: [good.length, 2 * MIB, 700],
+    damage(file) {
+      for (let i = random.int(3); i >= 0; i--) {
+        const at = random.pick([AT.version, AT.type, AT.map, AT.data, AT.size, AT.blockSize, AT.extra, AT.blocks, AT.count, MAP, MAP + 4, MAP + 8, MAP + 28]);
+        viewOf(file).setUint32(at, random.pick([0, 1, 2, 3, 8, 512, 513, 4096, MIB, 2 * MIB, 2 ** 31, 0xffff_fffe, 0xffff_ffff]), true);
+      }
+    },
+  });
   expect(usable).toBeGreaterThan(100);
 });

@@ -3,9 +3,8 @@ import { describe, expect, test } from "vitest";
 import { createVdi } from "../../disk/formats/vdi/create.ts";
 import { FileStorage } from "../../disk/storage/file.node.ts";
 import { run } from "../../disk/task.ts";
-import { expectBytes } from "../support/bytes.ts";
-import { QemuImage, scribbled } from "../support/qemu-image.ts";
-import { type Random, seeded } from "../support/random.ts";
+import { QemuImage, takeTurns } from "../support/qemu-image.ts";
+import { seeded } from "../support/random.ts";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
 
@@ -13,27 +12,12 @@ const KIB = 1024, MIB = 1024 * KIB;
 const folder = tempFolder();
 const STEPS = process.env["LONG"] ? 150 : 25;
 
-/** QEMU and we take turns on one image; each must find what the other left, and QEMU's check nothing to complain about. */
-async function takeTurns(random: Random, image: QemuImage, size: number): Promise<void> {
-  for (let turn = 0; turn < 3; turn++) {
-    image.scribble(random, STEPS, size);
-    const before = image.contents();
-    expectBytes(await image.bytes(), before, "what we read of QEMU's image");
-    const disk = await image.open({ tableCache: random.pick([1, 2 ** 20]) });
-    expect(disk.size).toBe(before.length);
-    const after = await scribbled(random, disk, before, STEPS);
-    await disk.close();
-    image.expectSound(after);
-  }
-  expectBytes(await image.bytes(), image.contents(), "what we read in the end");
-}
-
 describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on one VDI", () => {
   describe.each([["", 5 * MIB], ["static=on", 5 * MIB], ["", 12_345], ["", 3 * MIB + 512], ["static=on", 2 * MIB + 700], ["", 40 * MIB]] as const)("%s, %i bytes", (options, size) => {
     seeded("made by QEMU", async (random) => {
       const image = new QemuImage(folder, undefined, "vdi");
       image.create(size, options);
-      await takeTurns(random, image, Math.ceil(size / 512) * 512);
+      await takeTurns(random, image, Math.ceil(size / 512) * 512, STEPS);
     });
 
     seeded("made by us", async (random) => {
@@ -41,7 +25,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on 
       await run(createVdi(file, { size, fixed: options !== "" }));
       file.close();
       image.expectSound(new Uint8Array(Math.ceil(size / 512) * 512));
-      await takeTurns(random, image, Math.ceil(size / 512) * 512);
+      await takeTurns(random, image, Math.ceil(size / 512) * 512, STEPS);
     });
   });
 

@@ -4,6 +4,7 @@ import { expect } from "vitest";
 import type { Disk } from "../../disk/disk.ts";
 import { open, type OpenOptions } from "../../disk/open.ts";
 import { FileStorage } from "../../disk/storage/file.node.ts";
+import { expectBytes } from "./bytes.ts";
 import { anyRange, ModelDisk } from "./model.ts";
 import type { Random } from "./random.ts";
 import { runTool, tryTool } from "./tools.ts";
@@ -88,4 +89,19 @@ export async function scribbled(random: Random, disk: Disk, initial: Uint8Array,
   }
   await model.compare();
   return model.bytes;
+}
+
+/** QEMU and we take turns on one image; each must find what the other left, and QEMU's check nothing to complain about. */
+export async function takeTurns(random: Random, image: QemuImage, size: number, steps: number): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) {
+    image.scribble(random, steps, size);
+    const before = image.contents();
+    expectBytes(await image.bytes(), before, "what we read of QEMU's image");
+    const disk = await image.open({ tableCache: random.pick([1, 2 ** 20]) });
+    expect(disk.size).toBe(before.length);
+    const after = await scribbled(random, disk, before, steps);
+    await disk.close();
+    image.expectSound(after);
+  }
+  expectBytes(await image.bytes(), image.contents(), "what we read in the end");
 }

@@ -1,9 +1,9 @@
 import { DiskError } from "../../errors.ts";
+import { entryAt, scanBlockMap } from "../../metadata/blockMap.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, truncate, type Task } from "../../task.ts";
 import type { CheckOptions, CheckResult, Finding, FindingKind } from "../check.ts";
-import { entryAt, scanBat } from "./bat.ts";
-import { ENTRY_SIZE, HeaderFields, markClosed, readHeader, type ParallelsHeader } from "./header.ts";
+import { batLayout, ENTRY_SIZE, HeaderFields, markClosed, readHeader, type ParallelsHeader } from "./header.ts";
 import { Used } from "./space.ts";
 
 const MIB = 2 ** 20;
@@ -58,27 +58,26 @@ export function* checkParallels(file: Storage, options: CheckOptions = {}): Task
 }
 
 function* checkBat(file: Storage, header: ParallelsHeader, { repair, signal, onProgress, limits }: CheckOptions, findings: Findings): Task {
-  const { entries, clusterSize, dataOffset } = header, { stats } = findings, used = new Used(header, file.size, (limits?.memory ?? 256 * MIB) * 8);
-  let previous = 0, done = 0;
+  const { entries, clusterSize, dataOffset } = header, layout = batLayout(header), { stats } = findings, used = new Used(header, file.size, (limits?.memory ?? 256 * MIB) * 8);
+  /** The last cluster with space within the file. */
+  let previous = { cluster: -1, at: 0 }, done = 0;
   stats.totalClusters = entries;
   stats.imageEndOffset = dataOffset;
   const charge = (bytes: number): void => {
     if (signal?.aborted === true) throw new DiskError("io", "the check was stopped", { path: file.name, format: "parallels", operation: "check" });
     onProgress?.(done += bytes, entries * ENTRY_SIZE);
   };
-  yield* scanBat(file, header, (cluster, at) => {
+  yield* scanBlockMap(file, layout, (cluster, at) => {
     if (at >= file.size) {
-      findings.add("corruption", entryAt(cluster), repair === "all", `cluster ${cluster} is outside image`);
-      previous = 0;
-      if (repair === "all") return "clear";
-    } else if (at !== 0) {
-      const wrong = used.add(at);
-      if (wrong !== undefined) findings.add("corruption", entryAt(cluster), false, `cluster ${cluster} ${wrong}`);
-      stats.allocatedClusters++;
-      if (previous !== 0 && previous + clusterSize !== at) stats.fragmentedClusters++;
-      stats.imageEndOffset = Math.max(stats.imageEndOffset, at + clusterSize);
+      findings.add("corruption", entryAt(layout, cluster), repair === "all", `cluster ${cluster} is outside image`);
+      return repair === "all" ? "clear" : undefined;
     }
-    previous = at;
+    const wrong = used.add(at);
+    if (wrong !== undefined) findings.add("corruption", entryAt(layout, cluster), false, `cluster ${cluster} ${wrong}`);
+    stats.allocatedClusters++;
+    if (previous.cluster === cluster - 1 && previous.at + clusterSize !== at) stats.fragmentedClusters++;
+    stats.imageEndOffset = Math.max(stats.imageEndOffset, at + clusterSize);
+    previous = { cluster, at };
     return undefined;
   }, charge);
 }

@@ -1,5 +1,6 @@
 import { bytes, Struct, u32, u64 } from "../../bytes/struct.ts";
 import { DiskError, type DiskErrorKind } from "../../errors.ts";
+import { BACKING, type BlockMapLayout } from "../../metadata/blockMap.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, read, write, type Task } from "../../task.ts";
 
@@ -59,6 +60,15 @@ export function* readHeader(file: Storage): Task<ParallelsHeader> {
   if (dataOffset < batEnd) fail("corrupt", `the data begin at ${dataOffset}, within the BAT`, "dataOffset");
   if (form === "extended" && dataOffset % clusterSize !== 0) fail("corrupt", `the data begin at ${dataOffset}, which is no cluster`, "dataOffset");
   return { size, clusterSize, entries, unit: form === "old" ? SECTOR : clusterSize, dataOffset, unclean: inUse === IN_USE, extended: extension !== 0 };
+}
+
+/** The BAT follows the header. Its slices begin with the file, so that what is written back is whole sectors. */
+export function batLayout({ clusterSize, entries, unit, dataOffset }: ParallelsHeader): BlockMapLayout {
+  return {
+    format: "parallels", noun: "cluster", blockSize: clusterSize, entries, entrySize: ENTRY_SIZE, slicesAt: 0, firstEntry: HeaderFields.size, dataOffset,
+    decode: (view, at) => view.getUint32(at, true) * unit || BACKING,
+    encode: (view, at, place) => { view.setUint32(at, place / unit, true); },
+  };
 }
 
 /** Other programs then know that the image is being written; or, after a crash, that it was. */

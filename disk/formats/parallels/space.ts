@@ -1,8 +1,8 @@
 import { DiskError } from "../../errors.ts";
+import { entryAt, scanBlockMap } from "../../metadata/blockMap.ts";
 import type { Storage } from "../../storage.ts";
 import type { Task } from "../../task.ts";
-import { entryAt, scanBat } from "./bat.ts";
-import { corrupt, type ParallelsHeader } from "./header.ts";
+import { batLayout, corrupt, type ParallelsHeader } from "./header.ts";
 
 /** One bit a cluster of the file: enough for 256 TiB in clusters of 1 MiB. */
 const MAX_BITS = 2 ** 28;
@@ -31,12 +31,11 @@ export class Used {
 
 /** Where the data end, and new clusters begin. Reads the whole BAT: one that contradicts itself must not be written. */
 export function* dataEnd(file: Storage, header: ParallelsHeader): Task<number> {
-  const used = new Used(header, file.size);
+  const used = new Used(header, file.size), layout = batLayout(header);
   let end = header.dataOffset;
-  yield* scanBat(file, header, (cluster, at) => {
-    if (at === 0) return undefined;
+  yield* scanBlockMap(file, layout, (cluster, at) => {
     const wrong = at >= file.size ? "is outside the image: the file is truncated" : used.add(at);
-    if (wrong !== undefined) throw corrupt(file, `guest cluster ${cluster} ${wrong}; the image can only be read, or mended by check -r all`, entryAt(cluster));
+    if (wrong !== undefined) throw corrupt(file, `guest cluster ${cluster} ${wrong}; the image can only be read, or mended by check -r all`, entryAt(layout, cluster));
     end = Math.max(end, at + header.clusterSize);
     return undefined;
   });

@@ -1,9 +1,9 @@
 import { DiskError } from "../../errors.ts";
+import { entryAt, scanBlockMap } from "../../metadata/blockMap.ts";
 import type { Storage } from "../../storage.ts";
 import type { Task } from "../../task.ts";
 import type { CheckOptions, CheckResult, Finding } from "../check.ts";
-import { ENTRY_SIZE, HeaderFields, readHeader } from "./header.ts";
-import { scanMap } from "./map.ts";
+import { ENTRY_SIZE, HeaderFields, mapLayout, readHeader } from "./header.ts";
 
 const MIB = 2 ** 20;
 
@@ -14,11 +14,11 @@ const MIB = 2 ** 20;
 export function* checkVdi(file: Storage, { repair, maxFindings = 1000, limits, signal, onProgress }: CheckOptions = {}): Task<CheckResult> {
   const refuse = (what: string): DiskError => new DiskError("unsupported", what, { path: file.name, format: "vdi", operation: "check" });
   if (repair !== undefined) throw refuse("VDI images cannot be repaired; a wrong count of blocks is mended when the image is opened for writing");
-  const header = yield* readHeader(file), { blocks, mapOffset } = header, total = blocks * ENTRY_SIZE;
+  const header = yield* readHeader(file), { blocks, blockSize, dataOffset } = header, layout = mapLayout(header), total = blocks * ENTRY_SIZE;
   if (Math.ceil(blocks / 8) > (limits?.memory ?? 256 * MIB) || total > (limits?.reads ?? 4096 * MIB)) throw refuse(`the image cannot be checked: its block map has ${blocks} entries, more than the check may read`);
   const used = new Uint8Array(Math.ceil(blocks / 8)), findings: Finding[] = [];
   let corruptions = 0, allocated = 0, done = 0;
-  const found = (offset: number, message: () => string): void => {
+  const found = (offset: number, message: () => string): undefined => {
     corruptions++;
     if (findings.length < maxFindings) findings.push({ kind: "corruption", message: message(), offset, repaired: false });
   };
@@ -26,12 +26,13 @@ export function* checkVdi(file: Storage, { repair, maxFindings = 1000, limits, s
     if (signal?.aborted === true) throw new DiskError("io", "the check was stopped", { path: file.name, format: "vdi", operation: "check" });
     onProgress?.(done += bytes, total);
   };
-  yield* scanMap(file, header, (block, number) => {
-    const at = mapOffset + block * ENTRY_SIZE, byte = number >>> 3, bit = 1 << (number & 7);
+  yield* scanBlockMap(file, layout, (block, place) => {
+    const number = (place - dataOffset) / blockSize, at = entryAt(layout, block), byte = number >>> 3, bit = 1 << (number & 7);
     if (number >= blocks) return found(at, () => `ERROR: block index ${block} too large, is ${number}`);
     allocated++;
     if (((used[byte] ?? 0) & bit) !== 0) return found(at, () => `ERROR: block index ${number} also used by ${number}`);
     used[byte] = (used[byte] ?? 0) | bit;
+    return undefined;
   }, charge);
   if (allocated !== header.allocated) found(HeaderFields.offsetOf("allocated"), () => `ERROR: allocated blocks mismatch, is ${allocated}, should be ${header.allocated}`);
   return {

@@ -1,5 +1,6 @@
 import { bytes, Struct, u32, u64 } from "../../bytes/struct.ts";
 import { DiskError, type DiskErrorKind } from "../../errors.ts";
+import { ZERO, type BlockMapLayout } from "../../metadata/blockMap.ts";
 import type { Storage } from "../../storage.ts";
 import { read, type Task } from "../../task.ts";
 
@@ -66,6 +67,17 @@ export function* readHeader(file: Storage): Task<VdiHeader> {
   if (dataOffset % SECTOR !== 0 || dataOffset < mapOffset + blocks * ENTRY_SIZE) fail("corrupt", `the data begin at an impossible place, ${dataOffset}`, "dataOffset");
   if (mapOffset + blocks * ENTRY_SIZE > file.size) fail("corrupt", "the file is truncated: it ends before its block map does", "mapOffset");
   return { size, blockSize, blocks, mapOffset, dataOffset, allocated: fields.allocated, fixed: fields.type === TYPE.fixed };
+}
+
+export function mapLayout({ blockSize, blocks, mapOffset, dataOffset }: VdiHeader): BlockMapLayout {
+  return {
+    format: "vdi", noun: "block", blockSize, entries: blocks, entrySize: ENTRY_SIZE, slicesAt: mapOffset, firstEntry: 0, dataOffset,
+    decode(view, at) {
+      const number = view.getUint32(at, true);
+      return number < DISCARDED ? dataOffset + number * blockSize : ZERO;
+    },
+    encode: (view, at, place) => { view.setUint32(at, (place - dataOffset) / blockSize, true); },
+  };
 }
 
 function refuseUnsupported(fields: Fields, fail: Fail): void {

@@ -1,13 +1,13 @@
 import type { Storage } from "../../storage.ts";
 import type { Task } from "../../task.ts";
 import type { Image } from "../../image.ts";
+import { BlockMap } from "../../metadata/blockMap.ts";
 import type { Format, ImageOptions } from "../format.ts";
 import type { FormatInfo } from "../info.ts";
 import { checkVdi } from "./check.ts";
 import { vdiCreation } from "./create.ts";
-import { HeaderFields, readFields, readHeader, SIGNATURE, SIGNATURE_AT } from "./header.ts";
+import { HeaderFields, mapLayout, readFields, readHeader, SIGNATURE, SIGNATURE_AT } from "./header.ts";
 import { VdiImage } from "./image.ts";
-import { BlockMap } from "./map.ts";
 import { Space } from "./space.ts";
 
 export const vdi: Format = {
@@ -22,8 +22,8 @@ export const vdi: Format = {
 
 function* open(file: Storage, { readOnly, tableCache }: ImageOptions): Task<Image> {
   const header = yield* readHeader(file);
-  const space = readOnly ? undefined : yield* Space.read(file, header);
-  return new VdiImage(file, header, new BlockMap(file, header, !readOnly, tableCache), space);
+  const space = readOnly ? new Space(0) : yield* Space.read(file, header);
+  return new VdiImage(file, header, new BlockMap(file, mapLayout(header), !readOnly, tableCache), space);
 }
 
 function* info(file: Storage): Task<FormatInfo> {

@@ -1,8 +1,8 @@
 import { DiskError } from "../../errors.ts";
+import { entryAt, scanBlockMap } from "../../metadata/blockMap.ts";
 import type { Storage } from "../../storage.ts";
 import type { Task } from "../../task.ts";
-import { corrupt, ENTRY_SIZE, type VdiHeader } from "./header.ts";
-import { scanMap } from "./map.ts";
+import { corrupt, mapLayout, type VdiHeader } from "./header.ts";
 
 /** One bit a block: enough for a disk of 256 TiB. */
 const MAX_BITS = 2 ** 28;
@@ -15,21 +15,23 @@ export class Space {
   /** Behind the last block in use. */
   end = 0;
 
-  private constructor(readonly blocks: number) {
+  constructor(readonly blocks: number) {
     this.#used = new Uint8Array(Math.ceil(blocks / 8));
   }
 
   /** Reads the whole map. An image whose map contradicts itself must not be written. */
   static *read(file: Storage, header: VdiHeader): Task<Space> {
-    const { blocks, dataOffset, blockSize, mapOffset } = header;
+    const { blocks, dataOffset, blockSize } = header, layout = mapLayout(header);
     if (blocks > MAX_BITS) throw new DiskError("unsupported", `a VDI of ${blocks} blocks cannot be opened for writing: disk86's bound is ${MAX_BITS}`, { path: file.name, format: "vdi" });
     const space = new Space(blocks);
-    yield* scanMap(file, header, (block, number) => {
-      const bad = (what: string): DiskError => corrupt(file, `guest block ${block} ${what}; the image can only be read`, mapOffset + block * ENTRY_SIZE);
+    yield* scanBlockMap(file, layout, (block, place) => {
+      const number = (place - dataOffset) / blockSize;
+      const bad = (what: string): DiskError => corrupt(file, `guest block ${block} ${what}; the image can only be read`, entryAt(layout, block));
       if (number >= blocks) throw bad(`has number ${number}, but there are only ${blocks} blocks`);
       if (space.#has(number)) throw bad(`shares block ${number} with another`);
-      if (dataOffset + number * blockSize >= file.size) throw bad(`stands behind the end of the file: it is truncated`);
+      if (place >= file.size) throw bad(`stands behind the end of the file: it is truncated`);
       space.#mark(number);
+      return undefined;
     });
     return space;
   }
