@@ -8,6 +8,8 @@ export type Extent = DataExtent | ZeroExtent | BackingExtent | PackedExtent;
 export interface DataExtent {
   readonly kind: "data"; readonly length: number;
   readonly storage: Storage; readonly offset: number; readonly writable: boolean;
+  /** The storage may have holes there, of which `layout` does not know: a listing asks the storage. */
+  readonly sparse?: true;
 }
 
 /** Reads as zeros. `offset`: the host space it owns nevertheless (preallocated), for `map` listings. */
@@ -45,6 +47,8 @@ export interface Image {
   readonly format: string;
   /** The file with the metadata; `close` closes it and every other file of the image. */
   readonly storage: Storage;
+  /** The further files that hold its data: extents, a data file. */
+  readonly files?: readonly Storage[];
   readonly size: number;
   readonly readOnly: boolean;
   /** Bytes that one allocation covers at least; a multiple of 512, mostly a power of two. */
@@ -52,6 +56,9 @@ export interface Image {
   readonly backing: BackingReference | undefined;
   /** Which reads of data areas are under way; freed space is reused only after them. */
   readonly reads: ReadFence;
+
+  /** Refuses, with a `DiskError`, an image that is not the backing file this one was made on. Absent: nothing is recorded that tells. */
+  checkBacking?(below: Image): void;
 
   /** Pure lookup in resident metadata; `undefined` when some of it has to be loaded first. `offset` < `size`. */
   map(offset: number, length: number): Extent | undefined;

@@ -50,7 +50,8 @@ export function* openDisk(storage: Storage, options: OpenOptions = {}): Task<Dis
   try {
     if (options.backing !== false) yield* openBacking(chain, options);
   } catch (error) {
-    for (const image of chain.slice(1)) yield close(image.storage);
+    for (const image of chain.slice(1)) yield* image.close();
+    for (const file of top.files ?? []) yield close(file);
     throw error;
   }
   return new Disk(chain, options);
@@ -66,18 +67,20 @@ function* openBacking(chain: [Image, ...Image[]], options: OpenOptions): Task {
     }
     if (chain.length >= MAX_DEPTH) throw new DiskError("unsupported", `the backing chain has more than ${MAX_DEPTH} images; shorten it with qemu-img commit or rebase`, { path: from.name });
     const storage = yield* call(() => gate.open(file, from));
+    let below: Image | undefined;
     try {
       if (names.has(storage.name)) throw new DiskError("corrupt", `the backing chain goes in a circle: '${file}' is in it already`, { path: from.name });
       names.add(storage.name);
       const format = recorded === undefined ? yield* probed(storage) : formatNamed(recorded);
       const trusted = recorded !== undefined || options.trustProbe === true;
-      above = yield* opened(format, storage, { readOnly: true, gate: trusted ? gate : GUESSED_GATE, tableCache: options.tableCache });
+      below = yield* opened(format, storage, { readOnly: true, gate: trusted ? gate : GUESSED_GATE, tableCache: options.tableCache });
+      above.checkBacking?.(below);
     } catch (error) {
-      yield close(storage);
+      for (const file of [storage, ...below?.files ?? []]) yield close(file);
       throw DiskError.within(error, { path: storage.name });
     }
     guessed = recorded === undefined;
-    chain.push(above);
+    chain.push(above = below);
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Gate } from "../gate.ts";
 import type { Storage } from "../storage.ts";
 import type { Task } from "../task.ts";
 
@@ -13,8 +14,8 @@ export interface CreateOption {
 /** Values by option name. A `size` or `number` is a number, a `boolean` one; what was not given and has no default is absent. */
 export type CreateValues = Readonly<Record<string, string | number | boolean | undefined>>;
 
-/** Where an image that is being made gets its further files. */
-export interface NewFiles {
+/** Where an image that is being made gets its further files; as a gate it opens them, and others that the image will name. */
+export interface NewFiles extends Gate {
   /** The name that the image itself will have; its storage may have another until it is complete. */
   readonly name: string;
   /** Makes `name`, relative to `this.name`, an empty file that gets its name when the image does. The caller closes it. */

@@ -28,8 +28,8 @@ export interface Format {
   probe(head: Uint8Array): boolean;
   /** Opens one image, not its backing file. The image owns `storage` from then on; on a failure the caller keeps it. */
   open(storage: Storage, options: ImageOptions): Task<Image>;
-  /** What the image says of itself, also where `open` would refuse it for a feature that we do not have. */
-  info(storage: Storage): Task<FormatInfo>;
+  /** What the image says of itself, also where `open` would refuse it for a feature that we do not have. `gate`: as for `open`; without it no other file is looked at. */
+  info(storage: Storage, gate?: Gate): Task<FormatInfo>;
   /** How an empty image is made; absent: this format is for reading only. */
   readonly creation?: Creation;
   /** Looks for contradictions in the image, and mends them if asked; absent: the format has nothing to check. */

@@ -27,6 +27,8 @@ export interface FormatInfo {
   /** It was not closed cleanly. `null`: no mark says so, and as QEMU for this format a listing does not mention it. */
   readonly dirty?: boolean | null | undefined;
   readonly backing?: BackingReference | undefined;
+  /** The names of the further files that hold its data, as far as they were looked at. */
+  readonly files?: readonly string[] | undefined;
   readonly snapshots?: readonly SnapshotInfo[] | undefined;
   /** What QEMU calls the format specific information. */
   readonly specific?: InfoObject | undefined;

@@ -11,6 +11,8 @@ export class Table {
   #dirtyTo = 0;
   /** Used since the cache last looked for something to drop. */
   used = true;
+  /** Where a second copy stands, which every change goes to as well; `undefined`: there is none. */
+  copyAt: number | undefined;
 
   /** `at`: where it stands in the file, in bytes. */
   constructor(public at: number, readonly bytes: Uint8Array) {
@@ -29,7 +31,10 @@ export class Table {
 
   /** Writes what was changed. It stays dirty until `clean`, which the caller calls after the barrier. */
   *writeBack(file: Storage): Task {
-    if (this.dirty) yield write(file, this.at + this.#dirtyFrom, this.bytes.subarray(this.#dirtyFrom, this.#dirtyTo));
+    if (!this.dirty) return;
+    const changed = this.bytes.subarray(this.#dirtyFrom, this.#dirtyTo);
+    yield write(file, this.at + this.#dirtyFrom, changed);
+    if (this.copyAt !== undefined) yield write(file, this.copyAt + this.#dirtyFrom, changed);
   }
 
   clean(): void {

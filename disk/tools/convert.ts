@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
+import type { NewFiles } from "../formats/creation.ts";
 import { formatNamed } from "../formats/registry.ts";
 import { isHttp } from "../gate.node.ts";
 import { openDisk } from "../open.ts";
@@ -11,7 +12,7 @@ import { copyDisks, type CopyOptions } from "./copy.ts";
 import { checkBacking, creationOf, setBacking } from "./create.ts";
 import { openImageDisk } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
-import { type MadeFiles, makeFile } from "./newFile.ts";
+import { makeFile } from "./newFile.ts";
 import { OptionValues, optionHelp, splitOptions } from "./options.ts";
 import { type Meter, meterFor } from "./progress.ts";
 import { checkConvertOptions, CONVERT_OPTIONS, sparseSize } from "./convertOptions.ts";
@@ -79,7 +80,7 @@ async function openSources(call: Call, files: readonly string[]): Promise<Disk[]
 function refuseSame(sources: readonly Disk[], out: string): void {
   const target = isHttp(out) ? undefined : statSync(out, { throwIfNoEntry: false });
   if (target === undefined) return;
-  for (const { storage } of sources.flatMap(({ chain }) => chain)) {
+  for (const storage of sources.flatMap(({ chain }) => chain.flatMap((image) => [image.storage, ...image.files ?? []]))) {
     const one = isHttp(storage.name) ? undefined : statSync(storage.name, { throwIfNoEntry: false });
     if (one?.dev === target.dev && one.ino === target.ino) throw new CommandError(`${out}: is what is to be copied, or what that stands on: choose another name`);
   }
@@ -92,7 +93,7 @@ async function makeTarget(sources: readonly Disk[], out: string, formatName: str
     values.setSize(totalSize(sources));
     await checkBacking(values, out, false);
     const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
-    await makeFile(out, function* fill(into: Storage, files: MadeFiles): Task {
+    await makeFile(out, function* fill(into: Storage, files: NewFiles): Task {
       yield* create(into, files);
       const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files });
       yield* copyAndClose(sources, target, { sparse, targetIsZero: !backed, topOnly: backed }, meter);

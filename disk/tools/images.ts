@@ -80,13 +80,17 @@ export async function describe(name: string, formatName: string | undefined, loc
 async function describeOne(name: string, formatName: string | undefined, lock: boolean): Promise<ImageDescription> {
   const { storage, format } = await openImageFile(name, formatName, { lock });
   try {
-    const info = await run(format.info(storage));
-    return { name, format, info, allocated: allocatedBytes(name), fullBackingName: info.backing && fullName(info.backing.file, name) };
+    const info = await run(format.info(storage, nodeGate({ lock })));
+    return { name, format, info, allocated: sum([name, ...info.files ?? []].map(allocatedBytes)), fullBackingName: info.backing && fullName(info.backing.file, name) };
   } catch (error) {
     throw DiskError.within(error, { path: name, format: format.name });
   } finally {
     await storage.close();
   }
+}
+
+function sum(counts: readonly (number | undefined)[]): number | undefined {
+  return counts.reduce((all, count) => (all === undefined || count === undefined ? undefined : all + count), 0);
 }
 
 /** Bytes that a file takes on its device; unknown for the web and for systems that do not tell. */

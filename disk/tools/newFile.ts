@@ -9,21 +9,18 @@ import { FileStorage } from "../storage/file.node.ts";
 import { close, type Task } from "../task.ts";
 import { runInterruptible } from "./interrupt.ts";
 
-/** The files of an image that is being made; as a gate it opens them, and what else there is. */
-export type MadeFiles = NewFiles & Gate;
-
 /**
  * Makes an image file, with such further files as `fill` asks for. New ones are made under other names and get their
  * own when all is complete. One that is there is overwritten in place, as qemu-img does: it may be a device, or have
  * other names, owners and rights.
  */
-export async function makeFile(file: string, fill: (into: Storage, files: MadeFiles) => Task): Promise<void> {
+export async function makeFile(file: string, fill: (into: Storage, files: NewFiles) => Task): Promise<void> {
   if (isHttp(file)) throw new DiskError("unsupported", "cannot be made on the web: make it here and upload it", { path: file });
   await runInterruptible(made(file, fill));
 }
 
 /** All within the task, so that no signal comes between the files and their names. */
-function* made(file: string, fill: (into: Storage, files: MadeFiles) => Task): Task {
+function* made(file: string, fill: (into: Storage, files: NewFiles) => Task): Task {
   const files = new FileSet(file);
   try {
     const into = files.create(file);
@@ -39,7 +36,7 @@ function* made(file: string, fill: (into: Storage, files: MadeFiles) => Task): T
   }
 }
 
-class FileSet implements MadeFiles {
+class FileSet implements NewFiles {
   readonly #gate = nodeGate();
   /** The names of files as they will be, and as they are now. */
   readonly #made = new Map<string, string>();

@@ -45,7 +45,7 @@ function toEntry(extent: Exclude<Extent, { kind: "backing" }>, start: number, de
   if (extent.kind === "packed") return entry;
   if (extent.kind === "zero") return extent.offset === undefined ? entry : { ...entry, offset: extent.offset };
   const { storage, offset } = extent, place = { offset, file: storage.name };
-  if (dense || !isSparse(storage)) return { ...entry, ...place };
+  if ((dense && extent.sparse !== true) || !isSparse(storage)) return { ...entry, ...place };
   // Preallocated: the space is reserved in the tables, but the file has nothing there yet.
   const { data, length } = storage.dataAt(offset);
   return { ...entry, ...place, length: Math.min(length, extent.length), zero: !data };
