@@ -2,13 +2,14 @@ import { DiskError } from "../errors.ts";
 import { cow } from "./cow/index.ts";
 import type { Format } from "./format.ts";
 import { parallels } from "./parallels/index.ts";
+import { qcow } from "./qcow1/index.ts";
 import { qcow2 } from "./qcow2/index.ts";
 import { qed } from "./qed/index.ts";
 import { raw } from "./raw/index.ts";
 import { vdi } from "./vdi/index.ts";
 
 /** Every format, in the order of probing; raw is what nothing else claims. */
-export const FORMATS: readonly Format[] = [qcow2, qed, vdi, parallels, cow, raw];
+export const FORMATS: readonly Format[] = [qcow2, qcow, qed, vdi, parallels, cow, raw];
 
 export function formatNamed(name: string): Format {
   const format = FORMATS.find((one) => one.name === name);

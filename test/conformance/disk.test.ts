@@ -8,6 +8,7 @@ import type { Gate } from "../../disk/gate.ts";
 import { expectBytes } from "../support/bytes.ts";
 import { anyChange, anyRange, ModelDisk } from "../support/model.ts";
 import { inMode, MODES, type Mode } from "../support/modes.ts";
+import { expectSoundImage } from "../support/qemu-image.ts";
 import { type Random, seeded } from "../support/random.ts";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool } from "../support/tools.ts";
@@ -34,7 +35,7 @@ function judge(row: Row, { file, base }: Setup, model: ModelDisk): void {
   writeFileSync(file.name, file.bytes);
   writeFileSync(base.name, base.bytes);
   writeFileSync(join(folder, "model.raw"), model.bytes);
-  if (row.format !== "raw") runTool("qemu-img", ["check", "-f", row.format, file.name]);
+  expectSoundImage(file.name, row.format);
   runTool("qemu-img", ["compare", "-f", row.format, "-F", "raw", file.name, join(folder, "model.raw")]);
 }
 

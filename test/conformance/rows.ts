@@ -1,6 +1,7 @@
 import { Disk } from "../../disk/disk.ts";
 import { createCow } from "../../disk/formats/cow/create.ts";
 import { createParallels, type ParallelsCreateOptions } from "../../disk/formats/parallels/create.ts";
+import { createQcow, type QcowCreateOptions } from "../../disk/formats/qcow1/create.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
 import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
@@ -45,6 +46,13 @@ function qed(name: string, options: Partial<QedCreateOptions>): Row {
   };
 }
 
+function qcow(name: string, options: Partial<QcowCreateOptions>): Row {
+  return {
+    name: `qcow ${name}`, format: "qcow", backs: true, resizes: false, judged: true,
+    create: (storage, size, backing) => run(createQcow(storage, { ...options, size, backingFile: backing?.file })),
+  };
+}
+
 function parallels(name: string, options: Partial<ParallelsCreateOptions>): Row {
   return { name: `parallels ${name}`, format: "parallels", backs: false, resizes: false, judged: true, create: (storage, size) => run(createParallels(storage, { ...options, size })) };
 }
@@ -58,6 +66,9 @@ export const ROWS: readonly Row[] = [
   qcow2("4 KiB clusters, 1-bit refcounts", { clusterSize: 4096, refcountBits: 1 }),
   qcow2("2 MiB clusters, 8-bit refcounts", { clusterSize: 2 ** 21, refcountBits: 8 }),
   qcow2("zstd, 32-bit refcounts", { compressionType: "zstd", refcountBits: 32 }),
+  qcow("defaults", {}),
+  qcow("512-byte clusters, smallest tables", { clusterBits: 9, l2Bits: 6 }),
+  qcow("64 KiB clusters, largest tables", { clusterBits: 16, l2Bits: 13 }),
   qed("defaults", {}),
   qed("4 KiB clusters, tables of two", { clusterSize: 4096, tableSize: 2 }),
   { ...qed("4 KiB clusters, tables of one", { clusterSize: 4096, tableSize: 1 }), judged: false, judge: qedContents },

@@ -49,8 +49,7 @@ export class QemuImage {
 
   /** QEMU's verdict: nothing wrong, no leaks, and exactly these bytes. */
   expectSound(contents?: Uint8Array): void {
-    const { status, stdout, stderr } = tryTool("qemu-img", ["check", "-f", this.format, this.path]);
-    expect(status, `qemu-img check: ${stdout}${stderr}`).toBe(0);
+    expectSoundImage(this.path, this.format);
     if (contents === undefined) return;
     writeFileSync(join(this.folder, "model.raw"), contents);
     runTool("qemu-img", ["compare", "-f", this.format, "-F", "raw", this.path, join(this.folder, "model.raw")]);
@@ -74,6 +73,12 @@ export class QemuImage {
     await disk.close();
     return bytes;
   }
+}
+
+/** QEMU's check has nothing to complain about, where it has one for the format (63: it has none). */
+export function expectSoundImage(path: string, format: string): void {
+  const { status, stdout, stderr } = tryTool("qemu-img", ["check", "-f", format, path]);
+  expect([0, 63], `qemu-img check: ${stdout}${stderr}`).toContain(status);
 }
 
 /** Random changes by us; answers what the disk then holds. */
