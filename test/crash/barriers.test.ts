@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
 import { COW } from "./cowScenarios.ts";
+import { QCOW } from "./qcow1Scenarios.ts";
 import { QED } from "./qedScenarios.ts";
 import { PARALLELS } from "./parallelsScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
@@ -14,7 +15,7 @@ import { VDI } from "./vdiScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...VDI, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...VDI, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

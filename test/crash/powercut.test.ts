@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, tryTool } from "../support/tools.ts";
 import { COW } from "./cowScenarios.ts";
+import { QCOW } from "./qcow1Scenarios.ts";
 import { QED } from "./qedScenarios.ts";
 import { PARALLELS } from "./parallelsScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
@@ -41,7 +42,7 @@ function firstComplaint(scenario: Scenario): { complaint: string | undefined; st
 }
 
 describe("after a power cut at any step, losing any unflushed writes, the image is sound and holds what was flushed", () => {
-  const scenarios = [...TASKS, ...OWN, ...COW, ...VDI, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+  const scenarios = [...TASKS, ...OWN, ...COW, ...VDI, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
   test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))("%s", (_, scenario) => {
     const { complaint, states } = firstComplaint(scenario);
     expect(complaint).toBeUndefined();

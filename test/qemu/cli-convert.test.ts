@@ -18,6 +18,7 @@ const TARGETS = ["-O raw", "-O qcow2", "-O qcow2 -o cluster_size=4k", "-O qcow2 
 const LINES = [
   "sparse.raw x", "sparse.raw", "", "x", "-O foo sparse.raw x", "-O qcow2 -o size=5M sparse.raw x", "-O raw -o cluster_size=4k sparse.raw x", "-O qcow2 -o cluster_size=3k sparse.raw x", "-O qcow2 -o foo=1 sparse.raw x",
   "-O qcow2 -o preallocation=off sparse.raw x", "-O qcow2 -o lazy_refcounts=on,refcount_bits=8 q.qcow2 x", "-O qcow2 -o compression_type=zstd q.qcow2 x",
+  "-O qcow sparse.raw x", "-O qcow odd.raw x", "-O qcow none.raw x", "-O qcow top.qcow2 x", "-O qcow -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow -B full.raw sparse.raw x", "-O qcow -o cluster_size=4k q.qcow2 x", "q.qcow x", "-O qcow2 over.qcow x", "-O qcow over.qcow x",
   // Backing files
   "-O qcow2 -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -o cluster_size=4k -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -o cluster_size=1M -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -B q.qcow2 -F qcow2 grown.qcow2 x",
   "-O qcow2 -B q.qcow2 -F qcow2 sparse.raw x", "-O qcow2 -B q.qcow2 -F qcow2 packed.qcow2 x", "-O qcow2 -B full.raw -F raw empty.qcow2 x", "-O qcow2 -B full.raw -F raw -o compat=0.10 sparse.raw x", "-O qcow2 -B q.qcow2 top.qcow2 x", "-O raw -B q.qcow2 -F qcow2 top.qcow2 x",
@@ -61,6 +62,10 @@ function makeImages(): void {
   img("snapshot", "-c", "one", "snapshots.qcow2");
   io("-c", "write -P 7 0 128k", "snapshots.qcow2");
   img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", "metadata.qcow2", "10M");
+  img("convert", "-O", "qcow", "q.qcow2", "q.qcow");
+  io("-c", "write -c -P 4 1032k 4k", "q.qcow");
+  img("create", "-q", "-f", "qcow", "-b", "q.qcow2", "-F", "qcow2", "over.qcow");
+  io("-c", "write -P 4 7M 100k", "-c", "write -P 5 1100k 1k", "over.qcow");
   img("create", "-q", "big.raw", "5G");
   io("-f", "raw", "-c", "write -P 9 4900M 3M", "-c", "write -P 8 0 1M", "big.raw");
   img("convert", "-O", "qcow2", "big.raw", "big.qcow2");
@@ -79,12 +84,17 @@ function makeThere(): void {
   img("create", "-q", "blank.raw", "10M");
 }
 
-const isQcow2 = (file: string): boolean => readFileSync(file).subarray(0, 4).toString("latin1") === "QFI\xfb";
+/** By magic: what convert makes. */
+function formatOf(file: string): "raw" | "qcow" | "qcow2" {
+  const head = readFileSync(file).subarray(0, 8);
+  if (head.subarray(0, 4).toString("latin1") !== "QFI\xfb") return "raw";
+  return head.readUInt32BE(4) === 1 ? "qcow" : "qcow2";
+}
 
 /** What a guest would read from each file that there is, and what its header says. A qcow2 file must be in order. They are removed. */
 function harvest(): string[] {
   return MADE.filter((name) => existsSync(name)).map((name) => {
-    const format = isQcow2(name) ? "qcow2" : "raw", info = JSON.parse(img("info", "-f", format, "--output=json", name)) as Record<string, unknown>;
+    const format = formatOf(name), info = JSON.parse(img("info", "-f", format, "--output=json", name)) as Record<string, unknown>;
     if (format === "qcow2") img("check", "-q", name);
     img("convert", "-f", format, "-O", "raw", name, "content");
     const hash = runTool("sha256sum", ["content"]).slice(0, 64);

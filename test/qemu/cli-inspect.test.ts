@@ -58,6 +58,7 @@ function makeFiles(): void {
   makeDamage();
   makeVdis();
   makeParallels();
+  makeQcows();
 }
 
 /** The first refcount block of these images is their third cluster. */
@@ -102,10 +103,20 @@ function makeParallels(): void {
   truncateSync("surplus.hdd", 5_000_000);
 }
 
+function makeQcows(): void {
+  img("create", "-q", "-f", "qcow", "empty.qcow", "100M");
+  img("create", "-q", "-f", "qcow", "some.qcow", "10000k");
+  io("-f", "qcow", "-c", "write -P 1 5M 1M", "-c", "write -P 1 2000k 100k", "-c", "write -c -P 2 6M 4k", "-c", "write -P 2 9990k 10k", "some.qcow");
+  img("create", "-q", "-f", "qcow", "-b", "base.qcow2", "-F", "qcow2", "over.qcow", "10M");
+  io("-c", "write -P 1 5M 100k", "-c", "write -P 1 1000k 99k", "over.qcow");
+  img("create", "-q", "-f", "qcow", "--object", "secret,id=s,data=abc", "-o", "encryption=on,encrypt.key-secret=s", "aes.qcow", "1M");
+}
+
+const QCOWS = ["empty.qcow", "some.qcow", "over.qcow"];
 const PARALLELS = ["empty.hdd", "some.hdd", "surplus.hdd"];
 const VDIS = ["empty.vdi", "some.vdi", "fixed.vdi", "count.vdi", "twice.vdi", "large.vdi"];
 const IMAGES = [
-  ...VDIS, ...PARALLELS,
+  ...VDIS, ...PARALLELS, ...QCOWS,
   "empty.qcow2", "old.qcow2", "new.qcow2", "base.qcow2", "top.qcow2", "packed-top.qcow2", "packed.qcow2", "flat.qcow2", "snapshots.qcow2", "bitmaps.qcow2",
   "metadata.qcow2", "falloc.qcow2", "full.qcow2", "data.qcow2", "aes.qcow2", "luks.qcow2", "orphan.qcow2", "loop.qcow2", "sub/over.qcow2", "link/over.qcow2", "./top.qcow2",
   "sparse.raw", "odd.raw", "none.raw", "short.qcow2", "on-raw.qcow2", "leak.qcow2", "corrupt.qcow2", "dirty.qcow2", "marked.qcow2", "future.qcow2", "v9.qcow2", "nothing-here", "sub",
