@@ -33,7 +33,7 @@ const LINES = [
   "-f vdi -o static=maybe x.vdi 1M", "-f vdi -o cluster_size=1M x.vdi 1M", "-f vdi -b base.qcow2 -F qcow2 x.vdi", "-f vdi x.vdi",
   "-f parallels x.parallels 3M", "-f parallels x.parallels 1000", "-f parallels x.parallels 0", "-f parallels x.parallels 2T", "-f parallels -o cluster_size=64k x.parallels 3M", "-f parallels -o cluster_size=1000 x.parallels 3M", "-f parallels -o cluster_size=63k,size=5M x.parallels",
   "-f parallels -b base.qcow2 -F qcow2 x.parallels", "-f parallels x.parallels",
-  "-f qcow x.qcow 3M", "-f qcow x.qcow 1000", "-f qcow x.qcow 0", "-f qcow x.qcow 1", "-f qcow x.qcow 100G", "-f qcow -o size=5M,encryption=off x.qcow", "-f qcow -o cluster_size=4k x.qcow 1M", "-f qcow -o encryption=maybe x.qcow 1M",
+  "-f qcow x.qcow 3M", "-f qcow x.qcow 1000", "-f qcow x.qcow 1", "-f qcow x.qcow 100G", "-f qcow -o size=5M,encryption=off x.qcow", "-f qcow -o cluster_size=4k x.qcow 1M", "-f qcow -o encryption=maybe x.qcow 1M",
   "-f qcow -b base.qcow2 -F qcow2 x.qcow", "-f qcow -b base.raw -F raw x.qcow 5M", "-f qcow -b base.raw x.qcow", "-f qcow -u -b gone.qcow2 x.qcow 1M", "-f qcow -F qcow2 x.qcow 1M", "-f qcow x.qcow",
   // Arguments
   "", "x.qcow2 1M extra", "-f", "-z", "--frob", "-f foo x.qcow2 1M", "-f qcow2 nowhere/x.qcow2 1M", "sub 1M", "-f qcow2 a,b.qcow2 1M", "-o", "-f qcow2 -o cluster_size", "x.raw 1M -f raw", "-fqcow2 x.qcow2 1M", "-qfqcow2 x.qcow2 1M",

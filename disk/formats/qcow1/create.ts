@@ -49,7 +49,7 @@ export const qcowCreation: Creation = {
   options: [
     { name: "size", type: "size", help: "Virtual disk size" },
     { name: "backing_file", type: "string", help: "File name of a base image" },
-    { name: "backing_fmt", type: "string", help: "Image format of the base image" },
+    { name: "backing_fmt", type: "string", help: "Format of the backing image" },
     { name: "encryption", type: "boolean", help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)" },
     { name: "encrypt.format", type: "string", help: "Encrypt the image, format choices: 'aes'" },
     { name: "encrypt.key-secret", type: "string", help: "ID of the secret that provides the AES encryption key" },
@@ -62,12 +62,11 @@ export const qcowCreation: Creation = {
 };
 
 function toOptions(values: CreateValues): QcowCreateOptions {
-  const refuse = (kind: "invalid-argument" | "unsupported", what: string): never => { throw new DiskError(kind, what, { format: "qcow", operation: "create" }); };
-  const { size, backing_file: file, backing_fmt: format } = values;
+  const { size, backing_file: file } = values;
   for (const option of ["encryption", "encrypt.format", "encrypt.key-secret"]) {
     const value = values[option];
-    if (value !== undefined && value !== false) refuse("unsupported", `disk86 cannot make encrypted images (${option}): leave that out, or make the image with qemu-img`);
+    if (value === undefined || value === false) continue;
+    throw new DiskError("unsupported", `disk86 cannot make encrypted images (${option}): leave that out, or make the image with qemu-img`, { format: "qcow", operation: "create" });
   }
-  if (format !== undefined && file === undefined) refuse("invalid-argument", "Backing format cannot be used without backing file");
   return { size: Number(size), backingFile: file === undefined ? undefined : String(file) };
 }
