@@ -3,6 +3,7 @@ import { DiskError } from "./errors.ts";
 import type { Extent, Image, PackedExtent } from "./image.ts";
 import { UnpackedClusters } from "./metadata/unpacked.ts";
 import { ChangeOrder } from "./order.ts";
+import { packBlocks, storeInOrder } from "./packing.ts";
 import { all, failedAfter, type Pending, type Storage } from "./storage.ts";
 import { call, read, run, TaskQueue, wait, write, type Task } from "./task.ts";
 
@@ -24,6 +25,8 @@ const ZEROS = new Uint8Array(MIB);
 export class Disk implements Storage {
   readonly #top: Image;
   readonly #tasks = new TaskQueue();
+  /** Packed blocks are stored one after another, each a task of its own. */
+  readonly #packed = new TaskQueue();
   readonly #order = new ChangeOrder();
   readonly #reads = new Set<Promise<void>>();
   readonly #unpacked: UnpackedClusters;
@@ -76,6 +79,24 @@ export class Disk implements Storage {
     return this.#order.run(offset, from.length, () => {
       this.#fits(offset, from.length, "write");
       return this.#write(offset, from);
+    });
+  }
+
+  /** Whether `writePacked` can write compressed here. */
+  get packs(): boolean {
+    return this.#top.pack !== undefined && this.#top.storePacked !== undefined;
+  }
+
+  /**
+   * Writes whole blocks of the top image, compressed where that makes them smaller; the disk's last block may be short.
+   * Blocks are compressed side by side, also those of several calls, and stored in the order of the calls. Refuses as
+   * `unsupported` where `packs` is false, as `invalid-argument` what are not whole blocks.
+   */
+  writePacked(offset: number, from: Uint8Array): Pending {
+    this.#changeable(offset, "write compressed");
+    return this.#order.run(offset, from.length, () => {
+      this.#fits(offset, from.length, "write compressed");
+      return this.#writePacked(offset, from);
     });
   }
 
@@ -205,6 +226,18 @@ export class Disk implements Storage {
     if (end < length) yield wait(() => this.#read(guest + end, bytes.subarray(end)));
     bytes.set(from, skip);
     return bytes;
+  }
+
+  #writePacked(offset: number, from: Uint8Array): Pending {
+    const blocks = packBlocks(this.#top, offset, from);
+    return this.#packed.run(() => storeInOrder(blocks, (guest, packed) => this.#tasks.run(() => this.#storePacked(guest, packed)), (guest, bytes) => this.#write(guest, bytes)));
+  }
+
+  /** What stood unpacked in the cache for these host bytes was another block's. */
+  *#storePacked(guest: number, packed: Uint8Array): Task {
+    if (this.#top.storePacked !== undefined) yield* this.#top.storePacked(guest, packed);
+    const extent = yield* lookUp(this.#top, guest, 1);
+    if (extent.kind === "packed") this.#unpacked.drop(extent.storage, extent.offset);
   }
 
   *#zero(offset: number, length: number, keep: boolean): Task {

@@ -80,6 +80,18 @@ export interface Image {
   /** Gives back an allocation whose data could not be written, or that could not be published. */
   abandon(allocation: Allocation): void;
 
+  /**
+   * Compresses one block of `blockSize` bytes as the format stores it; `undefined`: it does not shrink, write it plainly.
+   * It depends on nothing that changes and changes nothing: several may run at once, beside any task. Present exactly
+   * when `storePacked` is; absent: the image cannot be written compressed.
+   */
+  pack?(block: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined>;
+  /**
+   * Stores what `pack` made as the block at `guest`, a multiple of `blockSize`: data first, then what points at it, and
+   * what was there before is dropped. Durable after `flush`. A failure has changed nothing.
+   */
+  storePacked?(guest: number, packed: Uint8Array): Task;
+
   /** Makes whole blocks read as zeros without writing them; `keep`: keep their space. `false`: cannot, write zeros instead. */
   zero(guest: number, length: number, keep: boolean): Task<boolean>;
   /** Drops whole blocks that nobody needs; they read as zeros or as before. */

@@ -26,6 +26,12 @@ export class UnpackedClusters {
     }
   }
 
+  /** Other bytes stand there now. */
+  drop(storage: Storage, offset: number): void {
+    const clusters = this.#of.get(storage);
+    if (clusters !== undefined) this.#remove(clusters, offset);
+  }
+
   clear(): void {
     this.#of.clear();
     this.#bytes = 0;

@@ -29,6 +29,13 @@ export class Guest {
     return this.write(offset, Uint8Array.from({ length }, (_, i) => (mark * 31 + i * 7 + Math.floor(i / 256) * 3) % 255 + 1));
   }
 
+  /** Writes a whole block, which compresses well, as a compressed one. */
+  pack(offset: number, mark: number): Pending {
+    const length = Math.min(this.disk.chain[0].blockSize, this.disk.size - offset);
+    const bytes = Uint8Array.from({ length }, (_, i) => (mark * 31 + (i >> 4) * 7) % 255 + 1);
+    return this.#issue({ offset, bytes }, () => this.disk.writePacked(offset, bytes));
+  }
+
   zero(offset: number, length: number, keep = false): Pending {
     return this.#issue({ offset, bytes: new Uint8Array(length) }, () => this.disk.zero(offset, length, keep));
   }

@@ -49,6 +49,19 @@ function churn(guest: Guest): void {
   }
 }
 
+/** Compressed blocks that share host clusters, rewritten plainly and compressed, dropped, and taken again. */
+function repack(guest: Guest): void {
+  const block = guest.disk.chain[0].blockSize;
+  for (let round = 0; round < 3; round++) {
+    for (let i = 0; i < 7; i++) void guest.pack(((i * 3 + round) % 24) * block, round * 10 + i + 1);
+    if (round !== 1) void guest.flush();
+    void guest.fill(3 * block + 100, block, round + 50);
+    guest.discard((round + 6) * block, 2 * block);
+    for (let i = 0; i < 3; i++) void guest.pack((i + round) * block, round * 10 + i + 70);
+    void guest.flush();
+  }
+}
+
 const filled = (to: number) => (disk: { write(offset: number, from: Uint8Array): unknown }): void => { disk.write(0, marked(to, 9)); };
 
 /** Scenarios that need nothing but this repository. */
@@ -154,6 +167,10 @@ export const OWN: readonly Scenario[] = [
     work: scribble,
     demand: (state, initial) => (state[95] !== 0 && Buffer.compare(state, initial) !== 0 ? "changed under its autoclear bits" : undefined),
   }),
+  ...[1, 2, 16].flatMap((refcountBits) => [512, 2048].map((clusterSize) => guestScenario({
+    name: `compressed writes, clusters of ${clusterSize}, ${refcountBits}-bit refcounts`, image: () => made({ ...SMALL, clusterSize, refcountBits }, filled(10 * KIB)),
+    work: (guest, reopen) => { repack(guest); reopen(); repack(guest); churn(guest); },
+  }))),
   guestScenario({ name: "sessions follow each other", image: () => made(SMALL), work: (guest, reopen) => { scribble(guest); reopen(); churn(guest); reopen(); scribble(guest); } }),
 ];
 

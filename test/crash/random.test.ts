@@ -41,7 +41,8 @@ seeded("a guest that does anything loses nothing that it flushed to a power cut"
 
 function anything(random: Random, guest: Guest, reopen: () => void, step: number): void {
   const { offset, length } = anyRange(random, guest.disk.size, 8 * KIB), kind = random.float();
-  if (kind < 0.45) void guest.fill(offset, length, step + 1);
+  if (kind < 0.35) void guest.fill(offset, length, step + 1);
+  else if (kind < 0.45) void guest.pack(offset - (offset % guest.disk.chain[0].blockSize), step + 1);
   else if (kind < 0.6) void guest.zero(offset, length, random.chance(0.5));
   else if (kind < 0.7) guest.discard(offset, length);
   else if (kind < 0.92) void guest.flush();
@@ -59,7 +60,8 @@ seeded("so does one whose requests are all in flight at once", async (random) =>
     const guest = new Guest(cut, disk, contents, backing), pending: Pending[] = [];
     for (let step = 0; step < 30; step++) {
       const { offset, length } = anyRange(random, disk.size, 6 * KIB), kind = random.float();
-      if (kind < 0.6) pending.push(guest.fill(offset, length, step + 1));
+      if (kind < 0.45) pending.push(guest.fill(offset, length, step + 1));
+      else if (kind < 0.6) pending.push(guest.pack(offset - (offset % disk.chain[0].blockSize), step + 1));
       else if (kind < 0.75) pending.push(guest.zero(offset, length, random.chance(0.5)));
       else if (kind < 0.85) pending.push(guest.flush());
       else for (let hops = random.int(40); hops > 0; hops--) await Promise.resolve();

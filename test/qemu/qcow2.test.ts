@@ -26,6 +26,7 @@ const ROWS: readonly (readonly [options: string, size: number])[] = [
 async function takeTurns(random: Random, image: QemuImage, size: number, turns = 2): Promise<void> {
   for (let turn = 0; turn < turns; turn++) {
     image.scribble(random, STEPS, size);
+    image.packBlocks(random, 2, size);
     const before = image.contents();
     expectBytes(await image.bytes(), before, "what we read of QEMU's image");
     const disk = await image.open({ tableCache: random.pick([1, 2 ** 20]) });

@@ -22,6 +22,12 @@ export class ModelDisk {
     return this.disk.write(offset, from);
   }
 
+  /** Whole blocks only; `Disk.writePacked`. */
+  writePacked(offset: number, from: Uint8Array): void | Promise<void> {
+    this.bytes.set(from, offset);
+    return this.disk.writePacked(offset, from);
+  }
+
   zero(offset: number, length: number, keep: boolean): void | Promise<void> {
     this.bytes.fill(0, offset, offset + length);
     return this.disk.zero(offset, length, keep);
@@ -71,10 +77,20 @@ export function anyRange(random: Random, size: number, largest = size): { offset
   return { offset, length };
 }
 
+/** Whole blocks of a disk, as `Disk.writePacked` wants them: at most `largest` bytes if a block is not more, or fewer at the disk's end. */
+export function anyBlocks(random: Random, disk: Disk, largest: number): { offset: number; length: number } {
+  const block = disk.chain[0].blockSize, offset = random.int(Math.ceil(disk.size / block)) * block;
+  return { offset, length: Math.min((1 + random.int(Math.ceil(largest / block))) * block, disk.size - offset) };
+}
+
 /** One random change, in the model at once and on the disk; the promise or nothing is the disk's answer. */
 export function anyChange(random: Random, model: ModelDisk, largest: number): void | Promise<void> {
   const { offset, length } = anyRange(random, model.bytes.length, largest);
   const kind = random.float();
+  if (model.disk.packs && random.chance(0.08)) {
+    const blocks = anyBlocks(random, model.disk, largest / 3);
+    return model.writePacked(blocks.offset, random.chance(0.2) ? random.bytes(blocks.length) : random.text(blocks.length));
+  }
   if (kind < 0.7) return model.write(offset, random.bytes(length));
   if (kind < 0.9) return model.zero(offset, length, random.chance(0.3));
   return model.write(offset, new Uint8Array(length));

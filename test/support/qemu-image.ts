@@ -5,7 +5,7 @@ import type { Disk } from "../../disk/disk.ts";
 import { open, type OpenOptions } from "../../disk/open.ts";
 import { FileStorage } from "../../disk/storage/file.node.ts";
 import { expectBytes } from "./bytes.ts";
-import { anyRange, ModelDisk } from "./model.ts";
+import { anyBlocks, anyRange, ModelDisk } from "./model.ts";
 import type { Random } from "./random.ts";
 import { runTool, tryTool } from "./tools.ts";
 
@@ -38,6 +38,16 @@ export class QemuImage {
       return `discard -q ${offset} ${length}`;
     });
     this.io(...commands);
+  }
+
+  /** Random compressed writes by QEMU, of a block each. It fails at more, and at blocks that have space of their own: those stay. */
+  packBlocks(random: Random, count: number, size: number): void {
+    const { "cluster-size": block } = JSON.parse(runTool("qemu-img", ["info", "--output=json", this.path])) as { "cluster-size": number };
+    for (let i = 0; i < count; i++) {
+      const at = random.int(Math.ceil(size / block)) * block, command = `write -q -c -P ${1 + random.int(254)} ${at} ${Math.min(block, size - at)}`;
+      const { status, stdout, stderr } = tryTool("qemu-io", ["-f", this.format, "-c", command, this.path]);
+      if (status !== 0) expect(stdout + stderr).toMatch(/write failed: Input\/output error/);
+    }
   }
 
   /** What QEMU reads, of the active disk or of a snapshot. */
@@ -86,6 +96,10 @@ export async function scribbled(random: Random, disk: Disk, initial: Uint8Array,
   const model = new ModelDisk(disk, initial);
   for (let i = 0; i < count; i++) {
     const { offset, length } = anyRange(random, model.bytes.length, largest), kind = random.float();
+    if (disk.packs && random.chance(0.2)) {
+      const blocks = anyBlocks(random, disk, largest / 3);
+      await model.writePacked(blocks.offset, random.text(blocks.length));
+    }
     if (kind < 0.6) await model.write(offset, random.bytes(length));
     else if (kind < 0.8) await model.zero(offset, length, random.chance(0.4));
     else if (kind < 0.95) await model.discard(offset, length);

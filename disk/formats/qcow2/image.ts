@@ -2,12 +2,16 @@ import { DiskError, hex } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
 import { Guard } from "../../metadata/guard.ts";
 import type { Storage } from "../../storage.ts";
-import { close, discard, type Task } from "../../task.ts";
+import { close, discard, truncate, write, type Task } from "../../task.ts";
+import type { Codec } from "./codec.ts";
 import { markCorrupt, type Qcow2Header } from "./header.ts";
-import { decode, encode, ENTRY_SIZE, referenced, type Entry } from "./l2-entry.ts";
+import { clustersOf, decode, encode, encodePacked, ENTRY_SIZE, referenced, type Entry } from "./l2-entry.ts";
 import { corrupt, type Mapping } from "./mapping.ts";
+import { PackedSpace } from "./packed-space.ts";
 import type { Refcounts } from "./refcounts.ts";
 import { reserve, writeSize } from "./resize.ts";
+
+const SECTOR = 512;
 
 /** A reference that was dropped. It still counts until the tables that dropped it are durable and old reads have ended. */
 interface Dropped { readonly cluster: number; readonly since: number; readonly punch: boolean }
@@ -19,6 +23,8 @@ export class Qcow2Image implements Image {
   readonly backing: BackingReference | undefined;
   readonly reads = new ReadFence();
   size: number;
+  readonly pack: Codec["pack"];
+  #packedSpace: PackedSpace | undefined;
   #dropped: Dropped[] = [];
   readonly #guard: Guard;
 
@@ -27,6 +33,7 @@ export class Qcow2Image implements Image {
     this.size = header.size;
     this.blockSize = header.clusterSize;
     this.#guard = new Guard(() => markCorrupt(storage, header));
+    this.pack = mapping.codec.pack;
     this.backing = header.backingFile === undefined ? undefined : { file: header.backingFile, format: header.backingFormat };
   }
 
@@ -48,6 +55,10 @@ export class Qcow2Image implements Image {
 
   publish(allocation: Allocation): Task {
     return this.#guard.change(this.#publish(allocation));
+  }
+
+  storePacked(guest: number, packed: Uint8Array): Task {
+    return this.#guard.change(this.#storePacked(guest, packed));
   }
 
   zero(guest: number, length: number, keep: boolean): Task<boolean> {
@@ -111,6 +122,23 @@ export class Qcow2Image implements Image {
     for (let i = 0; i < length / this.blockSize; i++) this.#point(table, index + i, offset + i * this.blockSize, false, false);
   }
 
+  *#storePacked(guest: number, packed: Uint8Array): Task {
+    const refcounts = this.#counts(), { clusterBits } = this.header;
+    yield* this.#relieve(refcounts);
+    const space = (this.#packedSpace ??= new PackedSpace(this.storage.name, this.header, refcounts));
+    const host = yield* space.take(packed.length);
+    try {
+      yield write(this.storage, host, packed);
+      const { l1Index, index } = this.mapping.place(guest);
+      const table = yield* this.mapping.writable(l1Index, refcounts, (clusters) => { this.#drop(clusters, false); });
+      this.#drop(referenced(decode(table, index, clusterBits), this.blockSize), false);
+      encodePacked(table, index, host, packed.length, clusterBits);
+    } catch (error) {
+      this.#drop(clustersOf(host, packed.length, this.blockSize), false);
+      throw error;
+    }
+  }
+
   *#zero(guest: number, length: number, keep: boolean): Task<boolean> {
     const zeroFlag = this.header.version >= 3;
     if (!zeroFlag && this.backing !== undefined) return false;
@@ -149,7 +177,9 @@ export class Qcow2Image implements Image {
   }
 
   *#flush(): Task {
-    const refcounts = this.#counts();
+    const refcounts = this.#counts(), { storage } = this;
+    // Who reads a compressed cluster reads whole sectors.
+    if (storage.size % SECTOR !== 0) yield truncate(storage, Math.ceil(storage.size / SECTOR) * SECTOR);
     yield* refcounts.writeBack();
     // Tables only ever point at data, and at clusters counted, that are durable by now.
     yield* this.mapping.writeBack();
@@ -200,6 +230,7 @@ export class Qcow2Image implements Image {
     if (due.length === 0) return;
     this.#dropped = this.#dropped.filter(({ since }) => !passed(since));
     const free = new Set(yield* refcounts.release(due.map(({ cluster }) => cluster)));
+    this.#packedSpace?.freed(free);
     const holes = due.filter(({ cluster, punch }) => punch && free.has(cluster)).map(({ cluster }) => cluster).sort((a, b) => a - b);
     for (let i = 0; i < holes.length;) {
       let count = 1;

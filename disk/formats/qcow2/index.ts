@@ -1,12 +1,12 @@
 import { setU64 } from "../../bytes/struct.ts";
-import { inflate } from "../../codecs/inflate.ts";
-import { unzstd, zstdReady } from "../../codecs/zstd.ts";
+import { zstdReady } from "../../codecs/zstd.ts";
 import { DiskError } from "../../errors.ts";
 import type { Image } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, wait, write, type Task } from "../../task.ts";
 import type { Format, ImageOptions } from "../format.ts";
 import { checkQcow2, repairDirty } from "./check.ts";
+import { codecOf } from "./codec.ts";
 import { qcow2Creation } from "./creation.ts";
 import { INCOMPATIBLE, refuseUnsupported } from "./features.ts";
 import { HeaderFields3, MAGIC, readHeader, V2_LENGTH, type Qcow2Header } from "./header.ts";
@@ -33,7 +33,7 @@ function* open(file: Storage, { readOnly, tableCache, snapshot }: ImageOptions):
   if (snapshot !== undefined) header = yield* snapshotHeader(file, header, snapshot);
   if (header.compressionType === "zstd") yield wait(zstdReady);
   const refcounts = readOnly ? undefined : yield* Refcounts.open(file, header, tableCache / 4);
-  const mapping = yield* Mapping.open(file, header, refcounts, header.compressionType === "zstd" ? unzstd : inflate, readOnly ? tableCache : (tableCache * 3) / 4);
+  const mapping = yield* Mapping.open(file, header, refcounts, codecOf(header), readOnly ? tableCache : (tableCache * 3) / 4);
   refcounts?.protect(metadataClusters(header, mapping));
   return new Qcow2Image(file, header, mapping, refcounts);
 }

@@ -23,9 +23,15 @@ export const isCopied = (hi: number): boolean => (hi & COPIED) !== 0;
 export const isCompressed = (hi: number): boolean => (hi & COMPRESSED) !== 0;
 export const isZero = (lo: number): boolean => (lo & ZERO) !== 0;
 
+/** How many bits of a compressed entry's high half belong to the offset. */
+const packedHighBits = (clusterBits: number): number => 62 - (clusterBits - 8) - 32;
+
+/** The offsets that a compressed entry can name are below this. */
+export const packedLimit = (clusterBits: number): number => 2 ** packedHighBits(clusterBits) * HIGH;
+
 /** Where a compressed cluster's bytes stand; the count is of sectors after the one that it begins in. */
 export function packedPlace(hi: number, lo: number, clusterBits: number): { host: number; packedLength: number } {
-  const highBits = 62 - (clusterBits - 8) - 32;
+  const highBits = packedHighBits(clusterBits);
   const host = (hi & (2 ** highBits - 1)) * HIGH + lo;
   const sectors = ((hi & 0x3fff_ffff) >>> highBits) + 1;
   return { host, packedLength: sectors * 512 - (host % 512) };
@@ -46,9 +52,22 @@ export function encode(table: Table, index: number, host: number, zero = false):
   table.touch(index * ENTRY_SIZE, (index + 1) * ENTRY_SIZE);
 }
 
+/** Sets an L2 entry to `packedLength` compressed bytes from `host` on. */
+export function encodePacked(table: Table, index: number, host: number, packedLength: number, clusterBits: number): void {
+  const sectors = Math.floor((host + packedLength - 1) / 512) - Math.floor(host / 512);
+  table.view.setUint32(index * ENTRY_SIZE, (COMPRESSED | (sectors << packedHighBits(clusterBits)) | Math.floor(host / HIGH)) >>> 0);
+  table.view.setUint32(index * ENTRY_SIZE + 4, host % HIGH);
+  table.touch(index * ENTRY_SIZE, (index + 1) * ENTRY_SIZE);
+}
+
 /** Host clusters that an entry references: every one that compressed bytes touch. */
 export function referenced(entry: Entry, clusterSize: number): number[] {
-  if (entry.kind !== "compressed") return entry.host === 0 ? [] : [Math.floor(entry.host / clusterSize)];
-  const first = Math.floor(entry.host / clusterSize), last = Math.floor((entry.host + entry.packedLength - 1) / clusterSize);
+  if (entry.kind === "compressed") return clustersOf(entry.host, entry.packedLength, clusterSize);
+  return entry.host === 0 ? [] : [Math.floor(entry.host / clusterSize)];
+}
+
+/** The host clusters that `length` bytes at `host` touch. */
+export function clustersOf(host: number, length: number, clusterSize: number): number[] {
+  const first = Math.floor(host / clusterSize), last = Math.floor((host + length - 1) / clusterSize);
   return Array.from({ length: last - first + 1 }, (_, i) => first + i);
 }

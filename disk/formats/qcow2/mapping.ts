@@ -4,14 +4,13 @@ import type { Extent } from "../../image.ts";
 import { Table, TableCache } from "../../metadata/table.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, read, write, type Task } from "../../task.ts";
+import type { Codec } from "./codec.ts";
 import { HeaderFields, type Qcow2Header } from "./header.ts";
 import { encode, ENTRY_SIZE, high, hostOffset, isCompressed, isCopied, isZero, low, packedPlace } from "./l2-entry.ts";
 import type { Refcounts } from "./refcounts.ts";
 
 /** A guest cluster's place: its L2 table and its entry there. */
 export interface Place { readonly l1Index: number; readonly index: number }
-
-export type Unpack = (packed: Uint8Array, into: Uint8Array) => void;
 
 /** The L1 table and the resident L2 tables: from guest offset to extent. docs/interop/qcow2.rst, "Cluster mapping". */
 export class Mapping {
@@ -24,7 +23,7 @@ export class Mapping {
 
   private constructor(
     readonly file: Storage, readonly header: Qcow2Header, public l1: Table,
-    readonly refcounts: Refcounts | undefined, readonly unpack: Unpack, cacheBytes: number,
+    readonly refcounts: Refcounts | undefined, readonly codec: Codec, cacheBytes: number,
   ) {
     this.clusterSize = header.clusterSize;
     this.perTable = header.clusterSize / ENTRY_SIZE;
@@ -32,11 +31,11 @@ export class Mapping {
   }
 
   /** Without `refcounts` it is for reading only. */
-  static *open(file: Storage, header: Qcow2Header, refcounts: Refcounts | undefined, unpack: Unpack, cacheBytes: number): Task<Mapping> {
+  static *open(file: Storage, header: Qcow2Header, refcounts: Refcounts | undefined, codec: Codec, cacheBytes: number): Task<Mapping> {
     const l1 = new Table(header.l1Offset, new Uint8Array(header.l1Size * ENTRY_SIZE));
     if (header.l1Size > 0 && header.l1Offset >= file.size) throw corrupt(file, "the file is truncated: it ends before its L1 table", header.l1Offset);
     yield read(file, l1.at, l1.bytes);
-    return new Mapping(file, header, l1, refcounts, unpack, cacheBytes);
+    return new Mapping(file, header, l1, refcounts, codec, cacheBytes);
   }
 
   place(offset: number): Place {
@@ -84,7 +83,7 @@ export class Mapping {
   #packed(hi: number, lo: number, skip: number, length: number): Extent {
     const { host, packedLength } = packedPlace(hi, lo, this.header.clusterBits);
     if (host >= this.file.size) throw corrupt(this.file, "compressed data should stand behind the end of the file: it is truncated", host);
-    return { kind: "packed", length, storage: this.file, offset: host, packedLength, clusterSize: this.clusterSize, skip, unpack: this.unpack };
+    return { kind: "packed", length, storage: this.file, offset: host, packedLength, clusterSize: this.clusterSize, skip, unpack: this.codec.unpack };
   }
 
   /** Makes the table of `l1Index` resident. Answers it, or `undefined` where there is none. */

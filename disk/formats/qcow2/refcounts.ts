@@ -111,6 +111,15 @@ export class Refcounts {
     return run[0] ?? 0;
   }
 
+  /** One reference more on a cluster that has one. Only below `width.max`. */
+  *share(cluster: number): Task {
+    const index = Math.floor(cluster / this.#perBlock), at = cluster % this.#perBlock;
+    const block = yield* this.#loadBlock(index), count = block === undefined ? 0 : this.width.get(block.view, at);
+    if (block === undefined || count === 0 || count >= this.width.max) throw this.#corrupt(`cluster ${cluster} has the refcount ${count}, and is to be shared; run check -r all`, cluster * this.#clusterSize);
+    this.width.set(block.view, at, count + 1);
+    this.#changed(index, block, at, at);
+  }
+
   /** Takes one reference away from each cluster. Only when nothing durable points there any more. Answers those now free. */
   *release(clusters: readonly number[]): Task<number[]> {
     const free: number[] = [];

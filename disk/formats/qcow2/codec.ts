@@ -1,0 +1,22 @@
+import { deflate } from "../../codecs/deflate.ts";
+import { inflate } from "../../codecs/inflate.ts";
+import { unzstd } from "../../codecs/zstd.ts";
+import { packZstd } from "../../codecs/zstdPack.ts";
+import type { Image } from "../../image.ts";
+import type { Qcow2Header } from "./header.ts";
+
+/** How an image's compressed clusters are made and read. */
+export interface Codec {
+  readonly unpack: (packed: Uint8Array, into: Uint8Array) => void;
+  readonly pack: NonNullable<Image["pack"]>;
+}
+
+export function codecOf(header: Qcow2Header): Codec {
+  if (header.compressionType === "zstd") return { unpack: unzstd, pack: (block) => smaller(block, packZstd(block)) };
+  return { unpack: inflate, pack: (block) => smaller(block, deflate(block, "raw")) };
+}
+
+function smaller(block: Uint8Array, packed: Uint8Array | Promise<Uint8Array>): ReturnType<Codec["pack"]> {
+  if (packed instanceof Promise) return packed.then((bytes) => (bytes.length < block.length ? bytes : undefined));
+  return packed.length < block.length ? packed : undefined;
+}
