@@ -1,4 +1,5 @@
 import { DiskError } from "./errors.ts";
+import type { BackingReference } from "./image.ts";
 import type { Storage } from "./storage.ts";
 
 /**
@@ -12,7 +13,27 @@ export interface Gate {
    * The caller closes what it gets.
    */
   open(name: string, from: Storage, readOnly?: boolean): Storage | Promise<Storage>;
+  /**
+   * As `open`, for a backing file and for reading: some names tell more than where bytes are (`json:{...}`). `format`
+   * is the one that the image records. Absent: no name does.
+   */
+  image?(name: string, from: Storage, format: string | undefined): NamedImage | Promise<NamedImage>;
 }
+
+/** An image as a name led to it. Who opened it closes the storage. */
+export interface NamedImage {
+  readonly storage: Storage;
+  /** Not given: nobody said. */
+  readonly format: string | undefined;
+  readonly backing?: BackingChoice | undefined;
+  /** Unlocks an encrypted image: the password. */
+  readonly secret?: Uint8Array | undefined;
+  /** What to call it, where the storage's name does not tell all. */
+  readonly title?: string | undefined;
+}
+
+/** What an image stands on in place of the file that it names: nothing, or what this opens. */
+export type BackingChoice = false | ((named: BackingReference | undefined) => NamedImage | Promise<NamedImage>);
 
 /** For images that stand alone: every name is refused. */
 export const NO_GATE: Gate = {

@@ -2,7 +2,7 @@ import { Disk, type DiskOptions } from "./disk.ts";
 import { DiskError } from "./errors.ts";
 import type { Format, ImageOptions, SnapshotChoice } from "./formats/format.ts";
 import { formatNamed, probe } from "./formats/registry.ts";
-import { type Gate, GUESSED_GATE, NO_GATE } from "./gate.ts";
+import { type BackingChoice, type Gate, GUESSED_GATE, type NamedImage, NO_GATE } from "./gate.ts";
 import type { Image } from "./image.ts";
 import type { Storage } from "./storage.ts";
 import { call, close, read, run, type Task } from "./task.ts";
@@ -16,8 +16,13 @@ export interface OpenOptions extends DiskOptions {
   readonly readOnly?: boolean | undefined;
   /** The top image as it was in this internal snapshot, on its backing files as they are now. Read-only. */
   readonly snapshot?: SnapshotChoice | undefined;
-  /** `false`: only the top image; where it has no data of its own the disk reads as zeros. For `info` and `check`. */
-  readonly backing?: boolean | undefined;
+  /**
+   * `false`: only the top image; where it has no data of its own the disk reads as zeros. For `info` and `check`. A
+   * function opens what the top image stands on in place of what it names.
+   */
+  readonly backing?: BackingChoice | undefined;
+  /** Unlocks the top image if it is encrypted: the password. */
+  readonly secret?: Uint8Array | undefined;
   /** Bound of resident metadata, for each image, in bytes. Default 8 MiB. */
   readonly tableCache?: number | undefined;
   /**
@@ -45,10 +50,10 @@ export function* openDisk(storage: Storage, options: OpenOptions = {}): Task<Dis
   if (!readOnly && storage.readOnly) throw new DiskError("read-only", "cannot be opened for writing", { path: storage.name });
   const guessed = options.format === undefined;
   const format = guessed ? yield* probed(storage) : formatNamed(options.format ?? "");
-  const top = yield* opened(format, storage, { readOnly, gate: options.gate ?? NO_GATE, tableCache: options.tableCache, snapshot: options.snapshot });
+  const top = yield* opened(format, storage, { readOnly, gate: options.gate ?? NO_GATE, tableCache: options.tableCache, snapshot: options.snapshot, secret: options.secret });
   const chain: [Image, ...Image[]] = [top];
   try {
-    if (options.backing !== false) yield* openBacking(chain, options);
+    yield* openBacking(chain, options);
   } catch (error) {
     for (const image of chain.slice(1)) yield* image.close();
     for (const file of top.files ?? []) yield close(file);
@@ -58,30 +63,42 @@ export function* openDisk(storage: Storage, options: OpenOptions = {}): Task<Dis
 }
 
 function* openBacking(chain: [Image, ...Image[]], options: OpenOptions): Task {
-  const gate = options.gate ?? NO_GATE;
-  const names = new Set([chain[0].storage.name]);
-  for (let above: Image = chain[0], guessed = false; above.backing !== undefined;) {
-    const { file, format: recorded } = above.backing, from = above.storage;
-    if (guessed && options.trustProbe !== true) {
-      throw new DiskError("unsupported", `it names the backing file '${file}', but nothing records that this file is of format ${above.format}: a guest may have written that; record it with qemu-img rebase -u -F ${above.format} on the image above, if you trust it`, { path: from.name });
-    }
-    if (chain.length >= MAX_DEPTH) throw new DiskError("unsupported", `the backing chain has more than ${MAX_DEPTH} images; shorten it with qemu-img commit or rebase`, { path: from.name });
-    const storage = yield* call(() => gate.open(file, from));
+  const gate = options.gate ?? NO_GATE, names = new Set([chain[0].storage.name]);
+  let above: Image = chain[0], choice = options.backing;
+  for (let guessed = false;;) {
+    const named: NamedImage | undefined = yield* backingOf(above, choice, gate, guessed && options.trustProbe !== true);
+    if (named === undefined) return;
+    const { storage, secret } = named, recorded: string | undefined = named.format, from = above.storage.name;
     let below: Image | undefined;
     try {
-      if (names.has(storage.name)) throw new DiskError("corrupt", `the backing chain goes in a circle: '${file}' is in it already`, { path: from.name });
+      if (chain.length >= MAX_DEPTH) throw new DiskError("unsupported", `the backing chain has more than ${MAX_DEPTH} images; shorten it with qemu-img commit or rebase`, { path: from });
+      if (names.has(storage.name)) throw new DiskError("corrupt", `the backing chain goes in a circle: '${above.backing?.file ?? storage.name}' is in it already`, { path: from });
       names.add(storage.name);
       const format = recorded === undefined ? yield* probed(storage) : formatNamed(recorded);
       const trusted = recorded !== undefined || options.trustProbe === true;
-      below = yield* opened(format, storage, { readOnly: true, gate: trusted ? gate : GUESSED_GATE, tableCache: options.tableCache });
+      below = yield* opened(format, storage, { readOnly: true, gate: trusted ? gate : GUESSED_GATE, tableCache: options.tableCache, secret });
       above.checkBacking?.(below);
     } catch (error) {
       for (const file of [storage, ...below?.files ?? []]) yield close(file);
       throw DiskError.within(error, { path: storage.name });
     }
     guessed = recorded === undefined;
+    choice = named.backing;
     chain.push(above = below);
   }
+}
+
+/** What `above` stands on: as was chosen for it, else as it names. */
+function* backingOf({ backing, format, storage: from }: Image, choice: BackingChoice | undefined, gate: Gate, doubtful: boolean): Task<NamedImage | undefined> {
+  if (choice === false) return undefined;
+  if (choice !== undefined) return yield* call(() => choice(backing));
+  if (backing === undefined) return undefined;
+  if (doubtful) {
+    throw new DiskError("unsupported", `it names the backing file '${backing.file}', but nothing records that this file is of format ${format}: a guest may have written that; record it with qemu-img rebase -u -F ${format} on the image above, if you trust it`, { path: from.name });
+  }
+  const image = gate.image?.bind(gate);
+  if (image !== undefined) return yield* call(() => image(backing.file, from, backing.format));
+  return { storage: yield* call(() => gate.open(backing.file, from)), format: backing.format };
 }
 
 /** The format by magic; a guess. */

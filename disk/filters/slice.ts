@@ -1,9 +1,10 @@
 import { DiskError } from "../errors.ts";
 import type { Pending, Storage } from "../storage.ts";
+import { isSparse, type Place, placeOf, type Sparse, type SparseExtent } from "../storage/sparse.ts";
 import { Filter } from "./filter.ts";
 
 /** A window of fixed size into another storage: one partition, one extent. Nothing outside is ever read or changed. */
-export class SliceStorage extends Filter {
+export class SliceStorage extends Filter implements Sparse {
   /** `length` bytes from `start`; they need not exist in `inner` yet, and then read as zero. */
   constructor(inner: Storage, readonly start: number, readonly length: number) {
     super(inner);
@@ -38,6 +39,18 @@ export class SliceStorage extends Filter {
 
   override truncate(size: number): Pending {
     if (size !== this.length) throw new DiskError("unsupported", "a window into another file has a fixed size", { path: this.name, operation: "truncate" });
+  }
+
+  dataAt(offset: number): SparseExtent {
+    const rest = this.length - offset, at = this.start + offset;
+    if (at >= this.inner.size) return { data: false, length: rest };
+    if (!isSparse(this.inner)) return { data: true, length: rest };
+    const { data, length } = this.inner.dataAt(at);
+    return { data, length: Math.min(length, rest) };
+  }
+
+  placeOf(offset: number): Place {
+    return placeOf(this.inner, this.start + offset);
   }
 
   /** How many of `length` bytes at `offset` lie inside. */

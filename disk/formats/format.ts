@@ -18,6 +18,8 @@ export interface ImageOptions {
   readonly tableCache: number;
   /** The disk as it was in this internal snapshot, at its own size; for reading only. */
   readonly snapshot?: SnapshotChoice | undefined;
+  /** Unlocks an encrypted image: the password. */
+  readonly secret?: Uint8Array | undefined;
 }
 
 /** One image format: a folder under formats/ and a line in the registry. */

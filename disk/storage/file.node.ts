@@ -43,12 +43,12 @@ export class FileStorage implements Storage, Sparse {
   #flushFailure: DiskError | undefined;
   /** Cleared when the file system turns out to be unable. */
   readonly #can = { punch: true, zeroRange: true, seekData: true };
-  readonly #isDevice: boolean;
+  readonly isDevice: boolean;
 
   private constructor(fd: number, readonly name: string, readonly readOnly: boolean, stats: Stats) {
     this.#fd = fd;
-    this.#isDevice = stats.isBlockDevice();
-    this.#size = this.#isDevice ? deviceSize(stats, name) : stats.size;
+    this.isDevice = stats.isBlockDevice();
+    this.#size = this.isDevice ? deviceSize(stats, name) : stats.size;
   }
 
   /** Opens `path`. Throws `DiskError`: `not-found`, `exists`, `read-only`, `locked`, `invalid-argument` for what is no file, `io`. */
@@ -61,7 +61,7 @@ export class FileStorage implements Storage, Sparse {
       if (!stats.isFile() && !stats.isBlockDevice()) throw new DiskError("invalid-argument", `is ${nature(stats)}, not a file: name an image file or a block device`, context);
       if (lock) lockFile(fd, path, writable);
       const storage = new FileStorage(fd, path, !writable, stats);
-      if (mode === "replace" && !storage.#isDevice) storage.truncate(0);
+      if (mode === "replace" && !storage.isDevice) storage.truncate(0);
       return storage;
     } catch (error) {
       closeSync(fd);
@@ -91,7 +91,7 @@ export class FileStorage implements Storage, Sparse {
 
   write(offset: number, from: Uint8Array): void {
     this.#mayWrite("write", offset);
-    if (this.#isDevice && offset + from.length > this.#size) throw new DiskError("out-of-bounds", "a block device cannot grow", this.#context("write", offset));
+    if (this.isDevice && offset + from.length > this.#size) throw new DiskError("out-of-bounds", "a block device cannot grow", this.#context("write", offset));
     let done = 0;
     try {
       while (done < from.length) {
@@ -123,7 +123,7 @@ export class FileStorage implements Storage, Sparse {
   truncate(size: number): void {
     this.#mayWrite("truncate", size);
     if (size === this.#size) return;
-    if (this.#isDevice) throw new DiskError("unsupported", "the size of a block device cannot be changed here", this.#context("truncate", size));
+    if (this.isDevice) throw new DiskError("unsupported", "the size of a block device cannot be changed here", this.#context("truncate", size));
     attempt(this.#context("truncate", size), true, () => ftruncateSync(this.#fd, size));
     this.#resized(size);
   }
@@ -154,7 +154,7 @@ export class FileStorage implements Storage, Sparse {
 
   dataAt(offset: number): SparseExtent {
     const rest = this.#size - offset;
-    const c = this.#can.seekData && !this.#isDevice ? libc() : undefined;
+    const c = this.#can.seekData && !this.isDevice ? libc() : undefined;
     if (!c) return { data: true, length: rest };
     const data = c.lseek(this.#fd, offset, SEEK_DATA);
     if (data < 0) {

@@ -12,6 +12,14 @@ export interface Sparse {
   dataAt(offset: number): SparseExtent;
 }
 
+/** Where bytes stand: at which offset of which file. */
+export interface Place { readonly file: string; readonly offset: number }
+
+/** The place of `offset` of `storage`, in the file itself where the storage is a window into one. */
+export function placeOf(storage: Storage & { placeOf?(offset: number): Place }, offset: number): Place {
+  return storage.placeOf?.(offset) ?? { file: storage.name, offset };
+}
+
 export function isSparse(storage: Storage): storage is Storage & Sparse {
   return "dataAt" in storage && typeof storage.dataAt === "function";
 }

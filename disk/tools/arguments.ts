@@ -62,7 +62,7 @@ export const SHARED = {
   quiet: { name: "quiet", short: "q", help: "print only errors" },
   progress: { name: "progress", short: "p", help: "print how far it is, in percents" },
   sourceCache: { name: "source-cache", short: "T", value: "MODE", help: "qemu-img's cache mode: accepted, makes no difference" },
-  imageOpts: { name: "image-opts", help: "", refused: "name the image's file, and its format with -f" },
-  object: { name: "object", value: "DEFINITION", help: "", refused: "encrypted images cannot be opened yet" },
+  imageOpts: { name: "image-opts", help: "the image is named by options: driver=qcow2,file.filename=x,backing.driver=raw" },
+  object: { name: "object", value: "DEFINITION", help: "a password: secret,id=ID,file=FILE, named by encrypt.key-secret=ID" },
   help: { name: "help", short: "h", help: "this" },
 } as const satisfies Record<string, OptionSpec>;

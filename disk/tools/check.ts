@@ -11,6 +11,7 @@ import { runInterruptible } from "./interrupt.ts";
 import { toJson } from "./json.ts";
 import { Progress } from "./progress.ts";
 import { fixed } from "./sizes.ts";
+import { sourceAccess, sourceFormat } from "./source.ts";
 import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 
 /** qemu-img's exit codes. */
@@ -55,10 +56,10 @@ function repairMode(value: string | undefined): CheckOptions["repair"] {
 }
 
 async function checkFile(call: Call, file: string, repair: CheckOptions["repair"]): Promise<{ format: Format; result: CheckResult | undefined }> {
-  const lock = !call.has("force-share"), progress = new Progress("checking", call.output);
-  const { storage, format } = await openImageFile(file, call.value("format"), { lock, writable: repair !== undefined });
+  const access = await sourceAccess(call), progress = new Progress("checking", call.output);
+  const { storage, format } = await openImageFile(file, sourceFormat(call), { ...access, writable: repair !== undefined });
   try {
-    return { format, result: await runInterruptible(checkTask(storage, format, { repair, gate: nodeGate({ lock }), limits: LIMITS, onProgress: progress.update })) };
+    return { format, result: await runInterruptible(checkTask(storage, format, { repair, gate: nodeGate(access), limits: LIMITS, onProgress: progress.update })) };
   } catch (error) {
     throw DiskError.within(error, { path: file, format: format.name });
   } finally {

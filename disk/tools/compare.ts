@@ -7,6 +7,7 @@ import { openImageDisk } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
 import { type Meter, meterFor } from "./progress.ts";
 import { denseImages, type Entry, entryAt } from "./ranges.ts";
+import { sourceAccess, sourceFormat } from "./source.ts";
 import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 
 /** qemu-img's exit codes. */
@@ -34,9 +35,11 @@ async function runCompare(call: Call): Promise<number> {
   const [first, second, extra] = call.positionals;
   if (first === undefined || second === undefined || extra !== undefined) throw new UsageError("Expecting two image file names");
   checkSourceCache(call, EXIT.open);
+  const format = sourceFormat(call, EXIT.open), secondFormat = call.value("second-format");
+  if (secondFormat !== undefined && call.has("image-opts")) throw new CommandError("--image-opts and --format are mutually exclusive", EXIT.open);
   const meter = meterFor(call, "comparing", 2);
   try {
-    const disks = await openBoth(call, [[first, call.value("format")], [second, call.value("second-format")]]);
+    const disks = await openBoth(call, [[first, format], [second, secondFormat]]);
     const say = (line: string): void => { if (!call.has("quiet")) call.output.out(`${line}\n`); };
     const difference = await runInterruptible(compareTask(disks, call.has("strict"), meter, say));
     say(difference ?? "Images are identical.");
@@ -47,9 +50,9 @@ async function runCompare(call: Call): Promise<number> {
 }
 
 async function openBoth(call: Call, files: readonly (readonly [string, string | undefined])[]): Promise<[Disk, Disk]> {
-  const lock = !call.has("force-share"), disks: Disk[] = [];
+  const access = await sourceAccess(call), disks: Disk[] = [];
   try {
-    for (const [file, format] of files) disks.push((await openImageDisk(file, format, { lock })).disk);
+    for (const [file, format] of files) disks.push((await openImageDisk(file, format, access)).disk);
   } catch (error) {
     for (const disk of disks) await disk.close();
     throw error instanceof DiskError ? new CommandError(error.message, EXIT.open, { cause: error }) : error;

@@ -3,7 +3,7 @@ import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
 import type { NewFiles } from "../formats/creation.ts";
 import { formatNamed } from "../formats/registry.ts";
-import { isHttp } from "../gate.node.ts";
+import { isHttp, resolveName } from "../gate.node.ts";
 import { openDisk } from "../open.ts";
 import type { Storage } from "../storage.ts";
 import { call as later, type Task } from "../task.ts";
@@ -16,6 +16,7 @@ import { makeFile } from "./newFile.ts";
 import { OptionValues, optionHelp, splitOptions } from "./options.ts";
 import { type Meter, meterFor } from "./progress.ts";
 import { checkConvertOptions, CONVERT_OPTIONS, sparseSize } from "./convertOptions.ts";
+import { sourceAccess, sourceFormat } from "./source.ts";
 import { type Call, CommandError, type Verb } from "./verb.ts";
 
 export const convert: Verb = {
@@ -46,9 +47,8 @@ async function runConvert(call: Call): Promise<number> {
   const values = call.has("no-create") ? undefined : targetValues(call, formatName, given);
   const sources = await openSources(call, files), meter = meterFor(call, "converting", 1);
   try {
-    refuseSame(sources, out);
     if (values === undefined) await fillExisting(call, sources, out, formatName, sparse, meter);
-    else await makeTarget(sources, out, formatName, values, sparse, meter);
+    else await makeTarget(call, sources, resolveName(out, ""), formatName, values, sparse, meter);
   } finally {
     meter.end();
     for (const disk of sources) await disk.close();
@@ -66,9 +66,9 @@ function targetValues(call: Call, formatName: string, given: readonly (readonly 
 }
 
 async function openSources(call: Call, files: readonly string[]): Promise<Disk[]> {
-  const lock = !call.has("force-share"), sources: Disk[] = [];
+  const access = await sourceAccess(call), format = sourceFormat(call), sources: Disk[] = [];
   try {
-    for (const file of files) sources.push((await openImageDisk(file, call.value("format"), { lock })).disk);
+    for (const file of files) sources.push((await openImageDisk(file, format, access)).disk);
   } catch (error) {
     for (const disk of sources) await disk.close();
     throw error;
@@ -88,10 +88,11 @@ function refuseSame(sources: readonly Disk[], out: string): void {
 
 const totalSize = (sources: readonly Disk[]): number => sources.reduce((sum, { size }) => sum + size, 0);
 
-async function makeTarget(sources: readonly Disk[], out: string, formatName: string, values: OptionValues, sparse: number, meter: Meter): Promise<void> {
+async function makeTarget(call: Call, sources: readonly Disk[], out: string, formatName: string, values: OptionValues, sparse: number, meter: Meter): Promise<void> {
   try {
+    refuseSame(sources, out);
     values.setSize(totalSize(sources));
-    await checkBacking(values, out, false);
+    await checkBacking(values, out, false, await sourceAccess(call));
     const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
     await makeFile(out, function* fill(into: Storage, files: NewFiles): Task {
       yield* create(into, files);
@@ -105,10 +106,14 @@ async function makeTarget(sources: readonly Disk[], out: string, formatName: str
 
 /** `-n`. What the target has behind the sources' end stays. */
 async function fillExisting(call: Call, sources: readonly Disk[], out: string, formatName: string, sparse: number, meter: Meter): Promise<void> {
-  const { disk: target } = await openImageDisk(out, formatNamed(formatName).name, { lock: true, writable: true });
-  if (target.size < totalSize(sources)) {
+  const imageOpts = call.has("target-image-opts"), access = { ...(await sourceAccess(call)), lock: true, writable: true, imageOpts };
+  const { disk: target } = await openImageDisk(out, imageOpts ? undefined : formatNamed(formatName).name, access);
+  try {
+    refuseSame(sources, target.name);
+    if (target.size < totalSize(sources)) throw new CommandError(`${out}: output file is smaller than input file`);
+  } catch (error) {
     await target.close();
-    throw new CommandError(`${out}: output file is smaller than input file`);
+    throw error;
   }
   await runInterruptible(copyAndClose(sources, target, { sparse, targetIsZero: call.has("target-is-zero"), topOnly: call.has("backing") }, meter));
 }

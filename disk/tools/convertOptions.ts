@@ -24,7 +24,7 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: "bitmaps", help: "", refused: "bitmaps cannot be copied yet" },
   { name: "skip-broken-bitmaps", help: "", refused: "bitmaps cannot be copied yet" },
   { name: "salvage", help: "", refused: "it stops at the first error" },
-  { name: "target-image-opts", help: "", refused: "name the new image's file, and its format with -O" },
+  { name: "target-image-opts", help: "with -n: the target is named by options" },
   SHARED.imageOpts, SHARED.object,
 ];
 
@@ -33,6 +33,8 @@ export function checkConvertOptions(call: Call): void {
   const cache = call.value("cache") ?? "unsafe", coroutines = call.value("coroutines") ?? "8";
   if (!CACHES.has(cache)) throw new CommandError(`Invalid cache option: ${cache}`);
   if (!/^\d+$/.test(coroutines) || Number(coroutines) < 1 || Number(coroutines) > 16) throw new CommandError("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16");
+  if (call.has("target-image-opts") && !call.has("no-create")) throw new CommandError("--target-image-opts requires use of -n flag");
+  if (call.has("target-image-opts") && call.has("output-format")) throw new CommandError("--image-opts and --format are mutually exclusive");
   if (call.has("target-is-zero") && !call.has("no-create")) throw new CommandError("--target-is-zero requires use of -n flag");
   if (call.has("no-create") && call.has("options")) throw new CommandError("-o has no effect when skipping image creation");
   if (call.has("copy-offloading") && call.has("sparse-size")) throw new CommandError("Cannot enable copy offloading when -S is used");

@@ -1,14 +1,13 @@
 import { DiskError } from "../errors.ts";
 import { formatNamed } from "../formats/registry.ts";
-import { nodeGate, resolveName } from "../gate.node.ts";
-import { openDisk } from "../open.ts";
-import type { Storage } from "../storage.ts";
-import { close, run } from "../task.ts";
+import { fullName } from "../gate.node.ts";
+import { run } from "../task.ts";
 import { SHARED } from "./arguments.ts";
-import { openImageFile } from "./images.ts";
+import { type AccessOptions, diskOf, openImageFile } from "./images.ts";
 import { makeFile } from "./newFile.ts";
 import { OptionValues, optionHelp, splitOptions } from "./options.ts";
 import { sizeArgument } from "./sizes.ts";
+import { sourceAccess } from "./source.ts";
 import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 
 export const create: Verb = {
@@ -27,7 +26,7 @@ backing file it may be left out. A relative BACKING is relative to the new image
     { name: "backing-format", short: "F", value: "FMT", help: "the format of that one" },
     { name: "unsafe", short: "u", help: "do not look at the backing file; a size is needed then" },
     { name: "options", short: "o", value: "NAME=VALUE,...", help: "options of the format; a comma within a value is written twice" },
-    SHARED.quiet, SHARED.imageOpts, SHARED.object,
+    SHARED.quiet, SHARED.object,
   ],
   run: runCreate,
 };
@@ -64,7 +63,7 @@ async function createImage(call: Call, file: string, formatName: string, given: 
   if (size !== undefined && values.has("size")) throw new CommandError("The image size must be specified only once");
   if (size !== undefined) values.setSize(size);
   setBacking(values, formatName, call.value("backing"), call.value("backing-format"));
-  await checkBacking(values, file, call.has("unsafe"));
+  await checkBacking(values, file, call.has("unsafe"), await sourceAccess(call));
   if (!values.has("size")) throw new CommandError("Image creation needs a size parameter");
   if (!call.has("quiet")) call.output.out(`Formatting '${file}', fmt=${formatName} ${values.toString()}\n`);
   await makeFile(file, creation.plan(values.all()));
@@ -79,7 +78,7 @@ export function setBacking(values: OptionValues, formatName: string, file: strin
 }
 
 /** Opens the backing file with all below it, and takes the size from it if none was given. */
-export async function checkBacking(values: OptionValues, file: string, unsafe: boolean): Promise<void> {
+export async function checkBacking(values: OptionValues, file: string, unsafe: boolean, { secrets }: AccessOptions): Promise<void> {
   const backing = values.get("backing_file"), format = values.get("backing_fmt");
   if (backing === undefined) return;
   if (backing === file) throw new CommandError("Error: Trying to create an image with the same filename as the backing file");
@@ -88,21 +87,12 @@ export async function checkBacking(values: OptionValues, file: string, unsafe: b
     if (format === undefined) throw new CommandError("Backing file specified without backing format");
     return;
   }
-  const below = await openImageFile(resolveName(String(backing), file), format === undefined ? undefined : String(format), { lock: true });
-  const disk = await run(openBelow(below.storage, below.format.name));
+  const access = { lock: true, secrets }, below = await openImageFile(fullName(String(backing), file), format === undefined ? undefined : String(format), access);
+  const disk = await run(diskOf(below, access));
   try {
     if (format === undefined) throw new CommandError(`Backing file specified without backing format: give it with -F ${below.format.name} (that is what it looks like)`);
     if (!values.has("size")) values.setSize(disk.size);
   } finally {
     await disk.close();
-  }
-}
-
-function* openBelow(storage: Storage, format: string): ReturnType<typeof openDisk> {
-  try {
-    return yield* openDisk(storage, { format, readOnly: true, gate: nodeGate(), trustProbe: true });
-  } catch (error) {
-    yield close(storage);
-    throw error;
   }
 }

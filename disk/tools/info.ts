@@ -4,6 +4,7 @@ import { describe, type ImageDescription } from "./images.ts";
 import { toJson } from "./json.ts";
 import { listing } from "./lines.ts";
 import { formatSize, integer } from "./sizes.ts";
+import { sourceAccess, sourceFormat } from "./source.ts";
 import type { Call, Verb } from "./verb.ts";
 
 const NANO = 1_000_000_000n;
@@ -22,7 +23,7 @@ export const info: Verb = {
 
 async function runInfo(call: Call): Promise<number> {
   const file = onlyFile(call), output = outputFormat(call), chain = call.has("backing-chain");
-  const images = await describe(file, call.value("format"), !call.has("force-share"), chain);
+  const images = await describe(file, sourceFormat(call), await sourceAccess(call), chain);
   if (output === "human") call.output.out(images.map(toText).join("\n"));
   else call.output.out(`${toJson(chain ? images.map(toObject) : toObject(images[0] as ImageDescription))}\n`);
   return 0;
@@ -32,7 +33,7 @@ async function runInfo(call: Call): Promise<number> {
 function toObject({ name, format, info, allocated, fullBackingName }: ImageDescription): InfoObject {
   const { size, clusterSize, encrypted, dirty, backing, snapshots = [], specific } = info;
   return {
-    filename: name, format: format.name, "virtual-size": size, ...(dirty === null ? {} : { "dirty-flag": dirty ?? false }),
+    filename: name, format, "virtual-size": size, ...(dirty === null ? {} : { "dirty-flag": dirty ?? false }),
     ...(allocated === undefined ? {} : { "actual-size": allocated }),
     ...(clusterSize === undefined ? {} : { "cluster-size": clusterSize }),
     ...(encrypted === true ? { encrypted } : {}),
@@ -55,7 +56,7 @@ function toText({ name, format, info, allocated, fullBackingName }: ImageDescrip
   const { size, clusterSize, encrypted, dirty, backing, snapshots = [], specific } = info;
   const lines = [
     `image: ${name}`,
-    `file format: ${format.name}`,
+    `file format: ${format}`,
     `virtual size: ${formatSize(size)} (${integer(size)} bytes)`,
     `disk size: ${allocated === undefined ? "unavailable" : formatSize(allocated)}`,
     encrypted === true ? "encrypted: yes" : undefined,

@@ -1,12 +1,11 @@
 import type { Disk } from "../disk.ts";
-import { nodeGate } from "../gate.node.ts";
-import { openDisk } from "../open.ts";
 import { call as later, type Task } from "../task.ts";
 import { onlyFile, outputFormat, SHARED } from "./arguments.ts";
-import { openImageFile } from "./images.ts";
+import { diskOf, openImageFile } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
 import { denseImages, type Entry, entryAt } from "./ranges.ts";
 import { integer, sizeArgument } from "./sizes.ts";
+import { sourceAccess, sourceFormat } from "./source.ts";
 import { type Call, CommandError, type Output, type Verb } from "./verb.ts";
 
 export const map: Verb = {
@@ -26,18 +25,11 @@ JSON tells of everything, with the depth in the chain (0: the image named).`,
 };
 
 async function runMap(call: Call): Promise<number> {
-  const file = onlyFile(call), json = outputFormat(call) === "json", lock = !call.has("force-share");
+  const file = onlyFile(call), json = outputFormat(call) === "json";
   const start = sizeArgument(call.value("start-offset") ?? "0", "start offset"), most = call.value("max-length");
   const length = most === undefined ? Infinity : sizeArgument(most, "max length");
-  const { storage, format } = await openImageFile(file, call.value("format"), { lock });
-  await runInterruptible(mapTask(call.output, json, start, length, function* open() {
-    try {
-      return yield* openDisk(storage, { format: format.name, readOnly: true, gate: nodeGate({ lock }), trustProbe: true });
-    } catch (error) {
-      yield* later(() => storage.close());
-      throw error;
-    }
-  }));
+  const access = await sourceAccess(call), image = await openImageFile(file, sourceFormat(call), access);
+  await runInterruptible(mapTask(call.output, json, start, length, () => diskOf(image, access)));
   return 0;
 }
 

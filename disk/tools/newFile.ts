@@ -14,7 +14,8 @@ import { runInterruptible } from "./interrupt.ts";
  * own when all is complete. One that is there is overwritten in place, as qemu-img does: it may be a device, or have
  * other names, owners and rights.
  */
-export async function makeFile(file: string, fill: (into: Storage, files: NewFiles) => Task): Promise<void> {
+export async function makeFile(name: string, fill: (into: Storage, files: NewFiles) => Task): Promise<void> {
+  const file = resolveName(name, "");
   if (isHttp(file)) throw new DiskError("unsupported", "cannot be made on the web: make it here and upload it", { path: file });
   await runInterruptible(made(file, fill));
 }

@@ -1,6 +1,9 @@
 import type { CreateOption, CreateValues } from "../formats/creation.ts";
+import { splitOptions } from "../names/pairs.ts";
 import { integer, parseSize } from "./sizes.ts";
 import { CommandError } from "./verb.ts";
+
+export { splitOptions };
 
 /** Option values of `-o`: what they mean, and how QEMU would print them. */
 export class OptionValues {
@@ -42,16 +45,6 @@ export class OptionValues {
       return given === undefined ? [] : [[option.name, given] as [string, typeof given]];
     });
   }
-}
-
-/** Splits `a=b,c=d` as QEMU does: `,,` is a comma within a value; a name alone is switched on, with `no` before it off. */
-export function splitOptions(text: string): [name: string, value: string][] {
-  if (/^,(?!,)|[^,](,,)*,$/.test(text) || text === ",") throw new CommandError(`Invalid option list: ${text}`);
-  return text.replaceAll(",,", "\0").split(",").map((part) => {
-    const one = part.replaceAll("\0", ","), equals = one.indexOf("=");
-    if (equals >= 0) return [one.slice(0, equals), one.slice(equals + 1)];
-    return one.startsWith("no") ? [one.slice(2), "off"] : [one, "on"];
-  });
 }
 
 const TRUE = new Set(["on", "yes", "true", "y"]), FALSE = new Set(["off", "no", "false", "n"]);

@@ -4,6 +4,7 @@ import { SHARED } from "./arguments.ts";
 import { openImageDisk } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
 import { integer, parseSize } from "./sizes.ts";
+import { sourceAccess, sourceFormat } from "./source.ts";
 import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 
 const SECTOR = 512, MAX = 2 ** 63;
@@ -30,8 +31,8 @@ What is new reads as zeros. The partitions and file systems on the disk stay as 
 async function runResize(call: Call): Promise<number> {
   const { file, size } = operands(call);
   checkPreallocation(call.value("preallocation") ?? "off");
-  const wanted = parseRelative(size), formatName = call.value("format");
-  const { disk, guessed } = await openImageDisk(file, formatName, { lock: true, writable: true });
+  const wanted = parseRelative(size), access = await sourceAccess(call);
+  const { disk, guessed } = await openImageDisk(file, sourceFormat(call), { ...access, writable: true });
   const { format } = disk.chain[0];
   if (guessed && format === "raw") call.output.error(`WARNING: Image format was not specified for '${file}' and probing guessed raw.\nSpecify it with -f raw: what a guest wrote could look like another format.\n`);
   await runInterruptible(resizeTask(disk, wanted, call.has("shrink")));

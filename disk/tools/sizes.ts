@@ -1,25 +1,9 @@
+import { integer, parseSize } from "../bytes/sizes.ts";
 import { CommandError } from "./verb.ts";
 
-const SUFFIXES = "bkmgtpe";
+export { integer, parseSize };
+
 const MAX = 2 ** 63;
-
-/**
- * A size as QEMU reads it: decimal, a fraction if there is a suffix, hexadecimal; B, k, M, G, T, P or E.
- * `undefined`: it is none. From 2^53 on the last digits may be lost.
- */
-export function parseSize(text: string): number | undefined {
-  const hex = /^\s*\+?0x([0-9a-f]+)([kmgtp]?)$/i.exec(text);
-  if (hex) return Number.parseInt(hex[1] ?? "", 16) * unit(hex[2] ?? "");
-  const decimal = /^\s*\+?(\d+)(?:\.(\d*))?([bkmgtpe]?)$/i.exec(text);
-  if (!decimal) return undefined;
-  const [, whole = "", fraction = "", suffix = ""] = decimal, scale = unit(suffix);
-  if (Number(fraction) > 0 && scale === 1) return undefined;
-  return Number(whole) * scale + Math.floor(Number(`0.${fraction || "0"}`) * scale);
-}
-
-function unit(suffix: string): number {
-  return 1024 ** Math.max(0, SUFFIXES.indexOf(suffix.toLowerCase() || "b"));
-}
 
 /** `parseSize` of something the user typed; `what` names it in QEMU's complaint. */
 export function sizeArgument(text: string, what: string): number {
@@ -50,9 +34,4 @@ export function fixed(value: number, digits: number): string {
   if (Math.abs(value * 2 ** (digits + 1)) % 2 !== 1) return value.toFixed(digits);
   const scale = 10 ** digits, floor = Math.floor(value * scale);
   return ((floor + (floor % 2)) / scale).toFixed(digits);
-}
-
-/** An integer in full: `String` turns to exponents and loses digits above 2^53. */
-export function integer(value: number): string {
-  return Number.isSafeInteger(value) ? String(value) : BigInt(Math.trunc(value)).toString();
 }

@@ -1,3 +1,4 @@
+import { sourceAccess, sourceFormat } from "./source.ts";
 import { onlyFile, SHARED } from "./arguments.ts";
 import { describe } from "./images.ts";
 import { snapshotTable } from "./info.ts";
@@ -22,7 +23,7 @@ export const snapshot: Verb = {
 /** Without an action nothing is done, as qemu-img does. */
 async function runSnapshot(call: Call): Promise<number> {
   const file = onlyFile(call);
-  const [image] = await describe(file, call.value("format"), !call.has("force-share"), false), snapshots = image?.info.snapshots ?? [];
+  const [image] = await describe(file, sourceFormat(call), await sourceAccess(call), false), snapshots = image?.info.snapshots ?? [];
   if (call.has("list") && snapshots.length > 0) call.output.out(["Snapshot list:", ...snapshotTable(snapshots), ""].join("\n"));
   return 0;
 }

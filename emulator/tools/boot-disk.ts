@@ -46,7 +46,7 @@ async function withMemory(image: string, format: string | undefined, limit: numb
   try {
     const size = await guestSize(base), overlay = new PagedStorage(limit, "the temporary overlay"), below = nodeGate();
     await run(createQcow2(overlay, { size, backingFile: image, backingFormat: base.format.name }));
-    return await open(overlay, { format: "qcow2", gate: { open: (name, from, readOnly) => (from === overlay ? base.storage : below.open(name, from, readOnly)) } });
+    return await open(overlay, { format: "qcow2", gate: below, backing: () => ({ ...base, format: base.format.name }) });
   } catch (error) {
     await base.storage.close();
     throw error;
