@@ -44,7 +44,7 @@ describe("the command disk86, as a process", () => {
     expect(loud.stderr).toMatch(/^ {4}at /m);
   });
 
-  test.each(["boot", "create", "info", "check", "map", "compare", "resize", "convert"])("%s --help has a usage, options and examples", (verb) => {
+  test.each(["boot", "create", "info", "check", "map", "compare", "resize", "convert", "serve"])("%s --help has a usage, options and examples", (verb) => {
     const { status, stdout } = run(verb, "--help");
     expect(status).toBe(0);
     expect(stdout).toMatch(new RegExp(`^usage: disk86 ${verb} .*\n\n[^]*-h, --help[^]*\n\nExamples:\n  disk86 ${verb} `));

@@ -19,9 +19,9 @@ export async function buildCli(): Promise<string> {
 const folders: string[] = [];
 afterAll(() => { for (const folder of folders) rmSync(folder, { recursive: true, force: true }); });
 
-export interface Started { readonly child: ChildProcess; readonly done: Promise<ToolResult>; readonly said: (text: string) => Promise<void> }
+export interface Started { readonly child: ChildProcess; readonly done: Promise<ToolResult>; readonly said: (text: string) => Promise<string> }
 
-/** Starts a program of ours; `said` waits for text on its standard output. */
+/** Starts a program of ours; `said` waits for text on its standard output, and answers all there is by then. */
 export function startNode(script: string, args: readonly string[], cwd: string): Started {
   const child = spawn(process.execPath, [script, ...args], { cwd });
   let stdout = "", stderr = "", waiting: (() => void)[] = [];
@@ -29,11 +29,12 @@ export function startNode(script: string, args: readonly string[], cwd: string):
   child.stdout.on("data", (bytes: Buffer) => { stdout += bytes.toString(); wake(); });
   child.stderr.on("data", (bytes: Buffer) => { stderr += bytes.toString(); });
   const done = new Promise<ToolResult>((resolve) => { child.on("close", (status) => { resolve({ status, stdout, stderr }); wake(); }); });
-  const said = async (text: string): Promise<void> => {
+  const said = async (text: string): Promise<string> => {
     while (!stdout.includes(text)) {
       if (child.exitCode !== null) throw new Error(`it ended without saying ${text}:\n${stdout}\n${stderr}`);
       await new Promise<void>((resolve) => { waiting = [...waiting, resolve]; });
     }
+    return stdout;
   };
   return { child, done, said };
 }

@@ -10,6 +10,11 @@ const NEEDED: readonly (readonly [tool: string, debianPackage: string, suites: s
   ["e2fsck", "e2fsprogs", "file systems that a guest wrote"],
   ["debugfs", "e2fsprogs", "file systems that a guest wrote"],
   ["python3", "python3", "the command line on a terminal"],
+  ["qemu-nbd", "qemu-utils", "NBD, both sides"],
+  ["nbdinfo", "libnbd-bin", "NBD, with other clients"],
+  ["nbdcopy", "libnbd-bin", "NBD, with other clients"],
+  ["fio", "fio", "NBD, with other clients"],
+  ["nbdkit", "nbdkit", "NBD, with other servers"],
   ["zstd", "zstd", "zstd frames that the reference encoder makes"],
 ];
 
