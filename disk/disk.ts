@@ -87,10 +87,15 @@ export class Disk implements Storage {
     return this.#top.pack !== undefined && this.#top.storePacked !== undefined;
   }
 
+  /** Bytes that are compressed at once. */
+  get packSize(): number {
+    return this.#top.packSize ?? this.#top.blockSize;
+  }
+
   /**
-   * Writes whole blocks of the top image, compressed where that makes them smaller; the disk's last block may be short.
+   * Writes whole pieces of `packSize`, compressed where that makes them smaller; the disk's last one may be short.
    * Blocks are compressed side by side, also those of several calls, and stored in the order of the calls. Refuses as
-   * `unsupported` where `packs` is false, as `invalid-argument` what are not whole blocks.
+   * `unsupported` where `packs` is false, as `invalid-argument` what are not whole pieces.
    */
   writePacked(offset: number, from: Uint8Array): Pending {
     this.#changeable(offset, "write compressed");
@@ -206,10 +211,10 @@ export class Disk implements Storage {
     const extent = yield* lookUp(top, offset, from.length);
     if (extent.kind === "data" && extent.writable) return 0;
     const whole = skip === 0 ? from.length - (from.length % block) : 0;
-    const space = yield* top.allocate(offset - skip, Math.max(whole, block));
+    const space = yield* top.allocate(offset - skip, Math.max(whole, block)), before = offset - space.guest;
     try {
-      const length = Math.min(from.length, space.length - skip);
-      const bytes = length === space.length ? from.subarray(0, length) : yield* this.#copiedUp(space.guest, space.length, skip, from.subarray(0, length));
+      const length = Math.min(from.length, space.length - before);
+      const bytes = length === space.length ? from.subarray(0, length) : yield* this.#copiedUp(space.guest, space.length, before, from.subarray(0, length));
       yield write(space.storage, space.offset, bytes);
       yield* top.publish(space);
       return length;
@@ -241,12 +246,26 @@ export class Disk implements Storage {
   }
 
   *#zero(offset: number, length: number, keep: boolean): Task {
-    const { first, last } = this.#wholeBlocks(offset, length), end = offset + length;
+    const blocks = this.#wholeBlocks(offset, length), end = offset + length;
+    // Of a compressed cluster that holds several blocks no part can be zeroed: those at the edges are written instead.
+    const first = Math.min(blocks.last, yield* this.#packedEnd(blocks.first, blocks.last)), last = Math.max(first, yield* this.#packedStart(blocks.last));
     if (first >= last) return yield* this.#writeZeros(offset, length);
     yield* this.#writeZeros(offset, first - offset);
     const done = yield* call(() => this.#tasks.run(() => this.#top.zero(first, last - first, keep)));
     if (!done) yield* this.#writeZeros(first, Math.min(last, end) - first);
     if (last < end) yield* this.#writeZeros(last, end - last);
+  }
+
+  /** Where a compressed cluster that began before `offset` ends; `offset`, if it is in none. */
+  *#packedEnd(offset: number, end: number): Task<number> {
+    const extent = offset < end ? yield* lookUp(this.#top, offset, 1) : undefined;
+    return extent?.kind === "packed" && extent.skip > 0 ? offset - extent.skip + extent.clusterSize : offset;
+  }
+
+  /** Where a compressed cluster that goes on behind `offset` begins; `offset`, if it is in none. */
+  *#packedStart(offset: number): Task<number> {
+    const extent = offset < this.size ? yield* lookUp(this.#top, offset, 1) : undefined;
+    return extent?.kind === "packed" ? offset - extent.skip : offset;
   }
 
   /** Zeros as plain data, but only where the range does not read as zeros already. */
@@ -274,7 +293,7 @@ export class Disk implements Storage {
 
   /** What stands behind the old end, in its last block or in a longer backing file, was never the guest's: it goes before the disk grows. */
   *#clearBeyond(old: number, size: number): Task {
-    const block = this.#top.blockSize, first = Math.ceil(old / block) * block;
+    const block = this.#top.blockSize, first = Math.max(Math.ceil(old / block) * block, yield* this.#packedEnd(old, size));
     const shows = Math.min(size, this.chain[1]?.size ?? 0), last = Math.ceil(shows / block) * block;
     yield* this.#clear(old, Math.min(first, size));
     if (first >= last) return;

@@ -72,7 +72,8 @@ export interface Image {
 
   /**
    * Reserves space for a write of whole blocks: `guest` and `length` are multiples of `blockSize`. May reserve
-   * less than asked, at least one block. Nothing is visible until `publish`; `abandon` gives the space back.
+   * less than asked, at least one block; and may begin before it or end behind it, for what has to be copied along.
+   * Nothing is visible until `publish`; `abandon` gives the space back.
    */
   allocate(guest: number, length: number): Task<Allocation>;
   /** Points the guest range at the allocation. Called only after its data was written. A failure has changed nothing. */
@@ -80,14 +81,16 @@ export interface Image {
   /** Gives back an allocation whose data could not be written, or that could not be published. */
   abandon(allocation: Allocation): void;
 
+  /** What `pack` takes at once, in bytes: whole blocks. Absent: one block. */
+  readonly packSize?: number;
   /**
-   * Compresses one block of `blockSize` bytes as the format stores it; `undefined`: it does not shrink, write it plainly.
+   * Compresses `packSize` bytes as the format stores it; `undefined`: it does not shrink, write it plainly.
    * It depends on nothing that changes and changes nothing: several may run at once, beside any task. Present exactly
    * when `storePacked` is; absent: the image cannot be written compressed.
    */
   pack?(block: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined>;
   /**
-   * Stores what `pack` made as the block at `guest`, a multiple of `blockSize`: data first, then what points at it, and
+   * Stores what `pack` made at `guest`, a multiple of `packSize`: data first, then what points at it, and
    * what was there before is dropped. Durable after `flush`. A failure has changed nothing.
    */
   storePacked?(guest: number, packed: Uint8Array): Task;

@@ -13,7 +13,7 @@ export interface PackedBlock {
 
 /** Begins to compress `from`, whole blocks but for the disk's last. */
 export function packBlocks(image: Image, offset: number, from: Uint8Array): PackedBlock[] {
-  const { blockSize: block, storage, format } = image, context = { path: storage.name, offset, format, operation: "write compressed" };
+  const { blockSize, packSize: block = blockSize, storage, format } = image, context = { path: storage.name, offset, format, operation: "write compressed" };
   if (image.pack === undefined) throw new DiskError("unsupported", `images of format ${format} cannot be written compressed`, context);
   if (offset % block !== 0 || (from.length % block !== 0 && offset + from.length !== image.size)) {
     throw new DiskError("invalid-argument", `a compressed write must be of whole blocks of ${block} bytes`, context);

@@ -31,7 +31,7 @@ export class Guest {
 
   /** Writes a whole block, which compresses well, as a compressed one. */
   pack(offset: number, mark: number): Pending {
-    const length = Math.min(this.disk.chain[0].blockSize, this.disk.size - offset);
+    const length = Math.min(this.disk.packSize, this.disk.size - offset);
     const bytes = Uint8Array.from({ length }, (_, i) => (mark * 31 + (i >> 4) * 7) % 255 + 1);
     return this.#issue({ offset, bytes }, () => this.disk.writePacked(offset, bytes));
   }

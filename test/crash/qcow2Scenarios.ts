@@ -8,6 +8,8 @@ import type { Guest } from "./guest.ts";
 
 const C = 512, KIB = 1024;
 const SMALL = { size: 96 * KIB, clusterSize: C };
+/** The smallest clusters that have subclusters: of one sector. */
+const EXTENDED = { size: 48 * KIB, clusterSize: 16 * KIB, extendedL2: true };
 const random = new Random(86);
 const base = (length: number): Uint8Array => random.bytes(length);
 const marked = (length: number, mark: number): Uint8Array => Uint8Array.from({ length }, (_, i) => ((mark * 37 + i * 11) % 255) + 1);
@@ -60,6 +62,35 @@ function repack(guest: Guest): void {
     for (let i = 0; i < 3; i++) void guest.pack((i + round) * block, round * 10 + i + 70);
     void guest.flush();
   }
+}
+
+/** Subclusters of one cluster come and go, and whole clusters with them. */
+function subclusters(guest: Guest): void {
+  void guest.fill(20 * KIB + 100, 700, 1);
+  void guest.fill(33 * KIB, 512, 2);
+  void guest.flush();
+  void guest.pack(32 * KIB, 8);
+  void guest.fill(24 * KIB, 1024, 3);
+  void guest.zero(20 * KIB, 512);
+  guest.discard(0, 2 * KIB);
+  void guest.flush();
+  void guest.fill(KIB, 600, 4);
+  void guest.zero(4 * KIB, 4 * KIB, true);
+  void guest.flush();
+  void guest.zero(30 * KIB, 4 * KIB);
+  guest.discard(40 * KIB, 2 * KIB);
+  void guest.pack(0, 9);
+  void guest.flush();
+  void guest.zero(0, 16 * KIB);
+  void guest.fill(17 * KIB, 17 * KIB, 5);
+  void guest.flush();
+  void guest.fill(3 * KIB, 512, 6);
+  guest.discard(16 * KIB, 17 * KIB);
+  void guest.flush();
+  void guest.truncate(25 * KIB);
+  void guest.truncate(48 * KIB);
+  void guest.fill(24 * KIB, 300, 7);
+  void guest.flush();
 }
 
 const filled = (to: number) => (disk: { write(offset: number, from: Uint8Array): unknown }): void => { disk.write(0, marked(to, 9)); };
@@ -171,6 +202,11 @@ export const OWN: readonly Scenario[] = [
     name: `compressed writes, clusters of ${clusterSize}, ${refcountBits}-bit refcounts`, image: () => made({ ...SMALL, clusterSize, refcountBits }, filled(10 * KIB)),
     work: (guest, reopen) => { repack(guest); reopen(); repack(guest); churn(guest); },
   }))),
+  ...[undefined, base(60 * KIB)].map((backing) => guestScenario({
+    name: `subclusters${backing ? " above a base" : ""}`, ...(backing ? { backing } : {}),
+    image: () => made({ ...EXTENDED, ...(backing ? { backingFile: "base", backingFormat: "raw" } : {}) }, filled(10 * KIB), backing),
+    work: subclusters,
+  })),
   guestScenario({ name: "sessions follow each other", image: () => made(SMALL), work: (guest, reopen) => { scribble(guest); reopen(); churn(guest); reopen(); scribble(guest); } }),
 ];
 
@@ -182,6 +218,14 @@ export function qemuScenarios(folder: string): readonly Scenario[] {
   const compressible = Uint8Array.from({ length: 48 * KIB }, (_, i) => (i >> 6) & 0xff), backing = base(60 * KIB);
   return [
     guestScenario({ name: "copy on write of what a snapshot shares", image: () => qemuMade(folder, [create, data, snapshot("one")]), work: (guest) => { scribble(guest); churn(guest); } }),
+    guestScenario({
+      name: "copy on write of subclusters that a snapshot shares",
+      image: () => qemuMade(folder, [
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=16k,extended_l2=on", "@top", "48k"],
+        ["qemu-io", "-c", "write -q -P 65 0 3k", "-c", "write -q -P 66 18k 3k", "-c", "write -q -z 40k 1k", "@top"], snapshot("one"),
+      ]),
+      work: subclusters,
+    }),
     guestScenario({
       name: "two snapshots above a base, grown afterwards", backing,
       image: () => qemuMade(folder, [["qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "-b", "base", "-F", "raw", "@top", "96k"], data, snapshot("one"), ["qemu-io", "-c", "write -q -P 67 2k 9k", "@top"], snapshot("two")], backing),

@@ -53,8 +53,8 @@ function attempt(file: Storage, options: Qcow2CheckOptions): CheckResult | DiskE
 }
 
 function makeImage(random: Random): Uint8Array {
-  const file = new MemoryStorage(), clusterSize = random.pick([512, 1024, 4096]);
-  void run(createQcow2(file, { size: 64 * 1024, clusterSize, refcountBits: random.pick([1, 2, 4, 8, 16, 32, 64] as const) }));
+  const file = new MemoryStorage(), clusterSize = random.pick([512, 1024, 4096, 16384]);
+  void run(createQcow2(file, { size: 64 * 1024, clusterSize, extendedL2: clusterSize === 16384, refcountBits: random.pick([1, 2, 4, 8, 16, 32, 64] as const) }));
   const disk = open(file);
   if (disk instanceof Promise) throw new Error("expected a synchronous open");
   for (let i = 0; i < 5; i++) void disk.write(random.int(50_000), random.bytes(random.int(6000)));

@@ -29,8 +29,8 @@ class Fenced extends MemoryStorage {
 }
 
 function seedImage(random: Random): Uint8Array {
-  const file = new MemoryStorage(), clusterSize = random.pick([512, 1024, 4096]), version = random.pick([2, 3, 3] as const);
-  void run(createQcow2(file, { size: 64 * KIB, clusterSize, version, ...(version === 3 ? { refcountBits: random.pick([1, 16, 64]) } : {}), ...(random.chance(0.3) ? { backingFile: "base", backingFormat: "raw" } : {}) }));
+  const file = new MemoryStorage(), extendedL2 = random.chance(0.25), clusterSize = extendedL2 ? 16384 : random.pick([512, 1024, 4096]), version = extendedL2 ? 3 : random.pick([2, 3, 3] as const);
+  void run(createQcow2(file, { size: 64 * KIB, clusterSize, version, extendedL2, ...(version === 3 ? { refcountBits: random.pick([1, 16, 64]) } : {}), ...(random.chance(0.3) ? { backingFile: "base", backingFormat: "raw" } : {}) }));
   const disk = open(file, { gate: { open: () => new MemoryStorage(undefined, "base") } });
   if (disk instanceof Promise) throw new Error("expected a synchronous open");
   for (let i = 0; i < 6; i++) void disk.write(random.int(60) * KIB, random.bytes(1 + random.int(3000)));

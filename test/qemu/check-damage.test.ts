@@ -62,6 +62,19 @@ const DAMAGES: Damage[] = [
   { name: "a refcount block of garbage", mapping: false, apply: (image, random) => { image.bytes.set(random.bytes(image.clusterSize), random.pick(image.blocks)); } },
 ];
 
+/** An entry's bitmap of subclusters; the upper half says zeros. Plain entries have none. */
+const bitmap = (entry: number): number => entry + 8;
+
+/** What only extended L2 entries can have. */
+const SUBCLUSTERS: Damage[] = [
+  { name: "subclusters that are data and zeros at once", mapping: true, apply: (image, random) => { change(image, bitmap(random.pick(plain(image))), (value) => value | (value << 32n) | 1n | (1n << 32n)); } },
+  { name: "other subclusters", mapping: true, apply: (image, random) => { for (let n = random.int(3); n >= 0; n--) change(image, bitmap(random.pick(image.l2Entries)), (value) => value ^ (1n << BigInt(random.int(64)))); } },
+  { name: "subclusters without a cluster", mapping: true, apply: (image, random) => { change(image, random.pick(plain(image)), () => 0n); } },
+  { name: "subclusters of a compressed cluster", mapping: true, apply: (image, random) => { image.set(bitmap(random.pick(image.l2Entries.filter((entry) => (image.u64(entry) & (1n << 62n)) !== 0n))), random.pick([1n, 1n << 40n])); } },
+  { name: "misaligned, without data", mapping: true, apply: (image, random) => { const entry = random.pick(plain(image)); change(image, entry, (value) => value ^ 512n); image.set(bitmap(entry), random.pick([0n, 0xffff_ffff_0000_0000n])); } },
+  { name: "the zero flag of a plain entry", mapping: false, apply: (image, random) => { change(image, random.pick(plain(image)), (value) => value | 1n); } },
+];
+
 /** QEMU's check does not mind the zero flag in version 2, though QEMU refuses to read such clusters. */
 function zeroFlags({ findings }: CheckResult): number {
   return findings.filter(({ message }) => message.includes("which version 2 does not have")).length;
@@ -97,7 +110,8 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("qcow2 check of damaged ima
   }, 60_000);
 
   const rounds = Number(process.env["ROUNDS"] ?? 2);
-  const cases = BASES.flatMap((base) => DAMAGES.map((damage) => ({ base, damage, title: `${base.name}: ${damage.name}` })));
+  const damages = (name: string): Damage[] => (name === "extended" ? [...DAMAGES, ...SUBCLUSTERS] : DAMAGES);
+  const cases = BASES.flatMap((base) => damages(base.name).map((damage) => ({ base, damage, title: `${base.name}: ${damage.name}` })));
 
   test.each(cases)("counts as QEMU does, $title", async ({ base, damage }) => {
     const path = join(folder, "counted.qcow2");

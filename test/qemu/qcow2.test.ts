@@ -18,6 +18,8 @@ const ROWS: readonly (readonly [options: string, size: number])[] = [
   ["refcount_bits=1", 2 * MIB], ["refcount_bits=2", 2 * MIB], ["refcount_bits=4,cluster_size=4k", 2 * MIB], ["refcount_bits=8", 2 * MIB],
   ["refcount_bits=32,cluster_size=1k", MIB], ["refcount_bits=64,cluster_size=512", MIB],
   ["compression_type=zstd", 2 * MIB],
+  ["extended_l2=on", 3 * MIB], ["extended_l2=on,cluster_size=16k", 2 * MIB], ["extended_l2=on,cluster_size=2M", 9 * MIB], ["extended_l2=on,cluster_size=16k,refcount_bits=1", 1000 * 1000],
+  ["extended_l2=on,preallocation=metadata", 2 * MIB],
   ["preallocation=metadata", 2 * MIB], ["preallocation=falloc", 2 * MIB], ["preallocation=full,cluster_size=4k", 2 * MIB], ["preallocation=metadata,compat=0.10", 2 * MIB],
   ["cluster_size=64k", 1000 * 1000], ["cluster_size=4k", 12345], ["cluster_size=64k", 512], ["", 65537],
 ];
@@ -64,12 +66,12 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on 
     });
   });
 
-  for (const compat of ["0.10", "1.1"]) {
+  for (const options of ["compat=0.10,cluster_size=16k", "compat=1.1,cluster_size=16k", "extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=256k,preallocation=metadata"]) {
     for (const [how, baseSize] of [["shorter", MIB + 300 * KIB + 512], ["longer", 4 * MIB]] as const) {
-      seeded(`an overlay of version ${compat} above a ${how} raw base, grown past it by us`, async (random) => {
+      seeded(`an overlay, ${options}, above a ${how} raw base, grown past it by us`, async (random) => {
         const size = 2 * MIB + 512, image = new QemuImage(folder);
         writeFileSync(join(folder, "base.raw"), random.bytes(baseSize));
-        image.create(size, `compat=${compat},cluster_size=16k`, ["-b", "base.raw", "-F", "raw"]);
+        image.create(size, options, ["-b", "base.raw", "-F", "raw"]);
         await takeTurns(random, image, size);
         const before = image.contents(), disk = await image.open();
         await disk.truncate(3 * MIB + 512);
@@ -95,7 +97,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on 
   });
 
   for (const type of ["zlib", "zstd"]) {
-    for (const cluster of ["512", "4k", "64k", "2M"]) {
+    for (const cluster of ["512", "4k", "64k", "2M", "64k,extended_l2=on"]) {
       seeded(`compressed by qemu-img with ${type}, clusters of ${cluster}`, async (random) => {
         const image = new QemuImage(folder), plain = new Uint8Array(cluster === "2M" ? 5 * MIB : MIB + 512);
         for (let at = 0; at < plain.length; at += 40_000) {
@@ -105,12 +107,21 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on 
         writeFileSync(join(folder, "plain.raw"), plain);
         runTool("qemu-img", ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", `cluster_size=${cluster},compression_type=${type}`, join(folder, "plain.raw"), image.path]);
         expectBytes(await image.bytes(), plain, "what was compressed");
+        // Cut off amid what may be compressed: it must not come back.
+        const disk = await image.open(), size = plain.length - 100 * KIB;
+        await disk.truncate(size);
+        await disk.truncate(plain.length);
+        plain.fill(0, size);
+        await disk.zero(90_000, 300_000);
+        plain.fill(0, 90_000, 390_000);
+        await disk.close();
+        image.expectSound(plain);
         await takeTurns(random, image, plain.length, 1);
       });
     }
   }
 
-  for (const options of ["cluster_size=4k", "compat=0.10,cluster_size=512", "refcount_bits=4"]) {
+  for (const options of ["cluster_size=4k", "compat=0.10,cluster_size=512", "refcount_bits=4", "extended_l2=on,cluster_size=16k"]) {
     seeded(`what we do leaves every internal snapshot as it was: ${options}`, async (random) => {
       const image = new QemuImage(folder), size = MIB + 512;
       image.create(size, options);

@@ -79,7 +79,7 @@ export function anyRange(random: Random, size: number, largest = size): { offset
 
 /** Whole blocks of a disk, as `Disk.writePacked` wants them: at most `largest` bytes if a block is not more, or fewer at the disk's end. */
 export function anyBlocks(random: Random, disk: Disk, largest: number): { offset: number; length: number } {
-  const block = disk.chain[0].blockSize, offset = random.int(Math.ceil(disk.size / block)) * block;
+  const block = disk.packSize, offset = random.int(Math.ceil(disk.size / block)) * block;
   return { offset, length: Math.min((1 + random.int(Math.ceil(largest / block))) * block, disk.size - offset) };
 }
 

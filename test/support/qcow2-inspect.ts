@@ -27,6 +27,8 @@ class Inspector {
   /** Entries of the active tables that point at a cluster: (cluster, copied, what). */
   readonly copied: [cluster: number, copied: boolean, what: string][] = [];
   readonly version: number;
+  /** With extended L2 entries: 16. */
+  readonly entrySize: number;
 
   constructor(readonly bytes: Uint8Array) {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -35,6 +37,7 @@ class Inspector {
     this.clusterBits = this.u32(20);
     this.clusterSize = 2 ** this.clusterBits;
     this.refcountBits = this.version === 2 ? 16 : 2 ** this.u32(96);
+    this.entrySize = this.version > 2 && (this.u64(72) & 16n) !== 0n ? 16 : 8;
   }
 
   u32(at: number): number {
@@ -73,7 +76,11 @@ class Inspector {
       if (at === 0) continue;
       this.use(at, this.clusterSize, "L2", `${whose}L2 ${i}`);
       if (active) this.copied.push([at / this.clusterSize, (entry & COPIED) !== 0n, `L1 entry ${i}`]);
-      for (let j = 0; j < this.clusterSize / 8; j++) this.entry(this.u64(at + j * 8), `${whose}L2 ${i} entry ${j}`, active);
+      for (let j = 0; j < this.clusterSize / this.entrySize; j++) {
+        const place = at + j * this.entrySize, what = `${whose}L2 ${i} entry ${j}`;
+        this.entry(this.u64(place), what, active);
+        if (this.entrySize === 16) this.subclusters(this.u64(place), this.u32(place + 8), this.u32(place + 12), what);
+      }
     }
   }
 
@@ -91,6 +98,13 @@ class Inspector {
     if (host % this.clusterSize !== 0) this.corruptions.push(`${what} is misaligned at ${host}`);
     this.use(host, this.clusterSize, "data", what);
     if (active) this.copied.push([host / this.clusterSize, (entry & COPIED) !== 0n, what]);
+  }
+
+  subclusters(entry: bigint, zeros: number, present: number, what: string): void {
+    if ((zeros & present) !== 0) this.corruptions.push(`${what} has subclusters that are both`);
+    if ((entry & COMPRESSED) !== 0n && (zeros | present) !== 0) this.corruptions.push(`${what} is compressed and has subclusters`);
+    if ((entry & OFFSET) === 0n && present !== 0) this.corruptions.push(`${what} has subclusters without a cluster`);
+    if ((entry & (COMPRESSED | 1n)) === 1n) this.corruptions.push(`${what} has the zero flag and subclusters`);
   }
 
   snapshots(count: number, offset: number): void {

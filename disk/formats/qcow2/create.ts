@@ -20,6 +20,8 @@ export interface Qcow2CreateOptions {
   readonly compressionType?: "zlib" | "zstd" | undefined;
   /** Allows later writers to delay refcounts; we never do. */
   readonly lazyRefcounts?: boolean | undefined;
+  /** Entries with 32 subclusters; clusters of 16 KiB at least. */
+  readonly extendedL2?: boolean | undefined;
   /** As it is to stand in the image: relative to the image's own place, or absolute, or a URL. */
   readonly backingFile?: string | undefined;
   readonly backingFormat?: string | undefined;
@@ -46,6 +48,9 @@ export function* createQcow2(file: Storage, options: Qcow2CreateOptions): Task {
   yield flush(file, "the new image");
 }
 
+/** A subcluster is a sector at least. */
+const EXTENDED_MIN = 32 * 512;
+
 interface Layout {
   readonly version: 2 | 3; readonly size: number; readonly clusterSize: number; readonly order: number;
   readonly tableClusters: number; readonly blocks: number; readonly l1Size: number; readonly l1Offset: number; readonly used: number;
@@ -65,8 +70,10 @@ function plan(options: Qcow2CreateOptions): Layout {
   if (!(Number.isInteger(order) && refcountBits <= 64)) refuse(`Refcount width must be a power of two and may not exceed 64 bits, not ${refcountBits}`);
   if (version < 3 && order !== 4) refuse("Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)");
   if (version < 3 && (options.compressionType === "zstd" || options.lazyRefcounts === true)) refuse("zstd and lazy refcounts are only supported with compatibility level 1.1 and above (use version=v3 or greater)");
+  if (options.extendedL2 === true && version < 3) refuse("Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)");
+  if (options.extendedL2 === true && clusterSize < EXTENDED_MIN) refuse(`Extended L2 entries are only supported with cluster sizes of at least ${EXTENDED_MIN} bytes`);
   if (!(size >= 0)) refuse(`${options.size} is no size of a disk`);
-  const l1Size = Math.ceil(size / (clusterSize * (clusterSize / 8)));
+  const l1Size = Math.ceil(size / (clusterSize * (clusterSize / (options.extendedL2 === true ? 16 : 8))));
   if (l1Size * 8 > LIMITS.l1Bytes) refuse("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
   if (!Number.isSafeInteger(size)) refuse(`a disk of ${options.size} bytes is larger than disk86 can address (8 PiB)`);
   const l1Clusters = Math.ceil((l1Size * 8) / clusterSize), perBlock = (clusterSize * 8) / refcountBits;
@@ -100,7 +107,7 @@ function formatHeader(options: Qcow2CreateOptions, layout: Layout): Uint8Array {
   }));
   if (version === 3) {
     header.set(HeaderFields3.format({
-      incompatible: zstd ? INCOMPATIBLE.compressionType : 0n, compatible: options.lazyRefcounts === true ? COMPATIBLE.lazyRefcounts : 0n, autoclear: 0n,
+      incompatible: (zstd ? INCOMPATIBLE.compressionType : 0n) | (options.extendedL2 === true ? INCOMPATIBLE.extendedL2 : 0n), compatible: options.lazyRefcounts === true ? COMPATIBLE.lazyRefcounts : 0n, autoclear: 0n,
       refcountOrder: layout.order, headerLength, compressionType: zstd ? 1 : 0, padding: new Uint8Array(7),
     }), V2_LENGTH);
   }

@@ -42,7 +42,7 @@ function toOptions(values: CreateValues): Qcow2CreateOptions {
   if (backingFormat !== undefined && backingFile === undefined) throw refused("Backing format cannot be used without backing file");
   return {
     size: Number(values["size"]), version, compressionType, clusterSize: Number(values["cluster_size"]), refcountBits: Number(values["refcount_bits"]),
-    lazyRefcounts: values["lazy_refcounts"] === true,
+    lazyRefcounts: values["lazy_refcounts"] === true, extendedL2: values["extended_l2"] === true,
     backingFile: backingFile === undefined ? undefined : String(backingFile), backingFormat: backingFormat === undefined ? undefined : String(backingFormat),
   };
 }
@@ -53,7 +53,6 @@ function refuseMissing(values: CreateValues): void {
   if (!PREALLOCATION.has(preallocation)) throw refused(`Parameter 'preallocation' does not accept value '${preallocation}'`);
   const missing = [
     preallocation === "off" ? undefined : `preallocation=${preallocation}`,
-    values["extended_l2"] === true ? "extended_l2=on" : undefined,
     values["data_file"] === undefined ? undefined : "data_file",
     values["data_file_raw"] === true ? "data_file_raw=on" : undefined,
     values["encryption"] === true ? "encryption=on" : undefined,

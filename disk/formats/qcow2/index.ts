@@ -33,7 +33,7 @@ function* open(file: Storage, { readOnly, tableCache, snapshot }: ImageOptions):
   if (snapshot !== undefined) header = yield* snapshotHeader(file, header, snapshot);
   if (header.compressionType === "zstd") yield wait(zstdReady);
   const refcounts = readOnly ? undefined : yield* Refcounts.open(file, header, tableCache / 4);
-  const mapping = yield* Mapping.open(file, header, refcounts, codecOf(header), readOnly ? tableCache : (tableCache * 3) / 4);
+  const mapping = yield* Mapping.open({ file, data: file, header, refcounts, codec: codecOf(header) }, readOnly ? tableCache : (tableCache * 3) / 4);
   refcounts?.protect(metadataClusters(header, mapping));
   return new Qcow2Image(file, header, mapping, refcounts);
 }

@@ -6,36 +6,55 @@ import type { Storage } from "../../storage.ts";
 import { flush, read, write, type Task } from "../../task.ts";
 import type { Codec } from "./codec.ts";
 import { HeaderFields, type Qcow2Header } from "./header.ts";
-import { encode, ENTRY_SIZE, high, hostOffset, isCompressed, isCopied, isZero, low, packedPlace } from "./l2-entry.ts";
+import { encode, type Entry, EntryLayout, ENTRY_SIZE, high, hostOffset, isCompressed, isCopied, isZero, low, type PackedPlace, packedPlace } from "./l2-entry.ts";
 import type { Refcounts } from "./refcounts.ts";
+import { continues, kindOf, runOf } from "./subclusters.ts";
 
 /** A guest cluster's place: its L2 table and its entry there. */
 export interface Place { readonly l1Index: number; readonly index: number }
 
+/** What a mapping is made of. */
+interface Parts {
+  /** The file with the metadata, and where the guest's data stands: in the same or in one of its own. */
+  readonly file: Storage;
+  readonly data: Storage;
+  readonly header: Qcow2Header;
+  /** Absent: it is for reading only. */
+  readonly refcounts: Refcounts | undefined;
+  readonly codec: Codec;
+}
+
 /** The L1 table and the resident L2 tables: from guest offset to extent. docs/interop/qcow2.rst, "Cluster mapping". */
 export class Mapping {
+  readonly file: Storage;
+  readonly data: Storage;
+  readonly header: Qcow2Header;
+  readonly refcounts: Refcounts | undefined;
+  readonly codec: Codec;
   readonly clusterSize: number;
+  readonly layout: EntryLayout;
   /** L2 entries a table. */
   readonly perTable: number;
+  /** Entries are not plain ones that point into the same file. */
+  readonly #special: boolean;
   readonly #l2: TableCache;
   /** The L1 that the header may still point at. */
   #outgrown: Table | undefined;
 
-  private constructor(
-    readonly file: Storage, readonly header: Qcow2Header, public l1: Table,
-    readonly refcounts: Refcounts | undefined, readonly codec: Codec, cacheBytes: number,
-  ) {
-    this.clusterSize = header.clusterSize;
-    this.perTable = header.clusterSize / ENTRY_SIZE;
-    this.#l2 = new TableCache(file, header.clusterSize, cacheBytes);
+  private constructor(parts: Parts, public l1: Table, cacheBytes: number) {
+    ({ file: this.file, data: this.data, header: this.header, refcounts: this.refcounts, codec: this.codec } = parts);
+    this.clusterSize = this.header.clusterSize;
+    this.layout = new EntryLayout(this.header.clusterBits, this.header.incompatible);
+    this.perTable = this.clusterSize / this.layout.entrySize;
+    this.#special = this.layout.subclusters > 1 || this.layout.external;
+    this.#l2 = new TableCache(this.file, this.clusterSize, cacheBytes);
   }
 
-  /** Without `refcounts` it is for reading only. */
-  static *open(file: Storage, header: Qcow2Header, refcounts: Refcounts | undefined, codec: Codec, cacheBytes: number): Task<Mapping> {
-    const l1 = new Table(header.l1Offset, new Uint8Array(header.l1Size * ENTRY_SIZE));
+  static *open(parts: Parts, cacheBytes: number): Task<Mapping> {
+    const { file, header } = parts, l1 = new Table(header.l1Offset, new Uint8Array(header.l1Size * ENTRY_SIZE));
     if (header.l1Size > 0 && header.l1Offset >= file.size) throw corrupt(file, "the file is truncated: it ends before its L1 table", header.l1Offset);
     yield read(file, l1.at, l1.bytes);
-    return new Mapping(file, header, l1, refcounts, codec, cacheBytes);
+    return new Mapping(parts, l1, cacheBytes);
   }
 
   place(offset: number): Place {
@@ -50,8 +69,9 @@ export class Mapping {
     length = Math.min(length, (this.perTable - index) * size - skip);
     const table = this.#l2.get(l1Index);
     if (table === undefined) return this.tableAt(l1Index) === 0 ? { kind: "backing", length } : undefined;
+    if (this.#special) return this.#mapClosely(table, offset, length);
     const hi = high(table, index), lo = low(table, index);
-    if (isCompressed(hi)) return this.#packed(hi, lo, skip, Math.min(length, size - skip));
+    if (isCompressed(hi)) return this.#packed(packedPlace(hi, lo, this.header.clusterBits), skip, Math.min(length, size - skip));
     const host = hostOffset(hi, lo);
     if (host % size !== 0) throw corrupt(this.file, `the L2 entry of guest cluster ${cluster} points at ${hex(host)}, which is no cluster`, table.at + index * ENTRY_SIZE);
     length = this.#run(table, index, hi, lo, length, size - skip);
@@ -80,10 +100,45 @@ export class Mapping {
     return length;
   }
 
-  #packed(hi: number, lo: number, skip: number, length: number): Extent {
-    const { host, packedLength } = packedPlace(hi, lo, this.header.clusterBits);
+  #packed({ host, packedLength }: PackedPlace, skip: number, length: number): Extent {
     if (host >= this.file.size) throw corrupt(this.file, "compressed data should stand behind the end of the file: it is truncated", host);
     return { kind: "packed", length, storage: this.file, offset: host, packedLength, clusterSize: this.clusterSize, skip, unpack: this.codec.unpack };
+  }
+
+  /** `map` where an entry takes a closer look: subclusters, or data in a file of its own. */
+  #mapClosely(table: Table, guest: number, length: number): Extent {
+    const { clusterSize, layout } = this, block = clusterSize / layout.subclusters, skip = guest % clusterSize;
+    const entry = this.entry(table, guest);
+    if (entry.packed !== undefined) return this.#packed(entry.packed, skip, Math.min(length, clusterSize - skip));
+    const first = Math.floor(skip / block), kind = kindOf(entry, first), { index } = this.place(guest);
+    let done = (first + runOf(entry, first, kind)) * block - skip;
+    for (let next = 1; done < length && done === next * clusterSize - skip; next++) {
+      const more = layout.decode(table, index + next);
+      if (!continues(entry, more, next * clusterSize) || kindOf(more, 0) !== kind) break;
+      done += runOf(more, 0, kind) * block;
+    }
+    length = Math.min(length, done);
+    if (kind === "data") return this.#data(entry, guest, length, block);
+    return kind === "zero" && entry.host !== undefined ? { kind, length, offset: entry.host + skip } : { kind, length };
+  }
+
+  #data({ host = 0, copied }: Entry, guest: number, length: number, block: number): Extent {
+    const { data } = this, offset = host + (guest % this.clusterSize);
+    if (offset >= data.size) throw corrupt(data, `the file is truncated: guest offset ${hex(guest)} should stand at ${hex(offset)}, but the file has ${data.size} bytes`, offset);
+    // As in `map`: what lies wholly behind the end of the file is no part of this answer.
+    const present = Math.ceil(data.size / block) * block - offset;
+    return { kind: "data", length: Math.min(length, present), storage: data, offset, writable: copied && this.refcounts !== undefined };
+  }
+
+  /** The entry of the guest cluster that `guest` is in, of its resident table. Throws `corrupt` for one that cannot be. */
+  entry(table: Table, guest: number): Entry {
+    const { index } = this.place(guest), entry = this.layout.decode(table, index), { host, present, zeros } = entry;
+    const wrong = (what: string): DiskError => corrupt(this.file, `the L2 entry of guest cluster ${Math.floor(guest / this.clusterSize)} ${what}; run check`, table.at + index * this.layout.entrySize);
+    if (host !== undefined && host % this.clusterSize !== 0) throw wrong(`points at ${hex(host)}, which is no cluster`);
+    if (this.layout.external && host !== undefined && host !== guest - (guest % this.clusterSize)) throw wrong(`points at ${hex(host)} of the data file, which is not its own place`);
+    if ((present & zeros) !== 0) throw wrong("has subclusters that are data and zeros at once");
+    if (host === undefined && present !== 0) throw wrong("has subclusters with data, but no cluster");
+    return entry;
   }
 
   /** Makes the table of `l1Index` resident. Answers it, or `undefined` where there is none. */
@@ -173,8 +228,9 @@ export class Mapping {
 
   /** A guest's write in place must never reach metadata, whatever an entry says. */
   #check(table: Table): void {
-    if (this.refcounts === undefined) return;
-    for (let index = 0; index < this.perTable; index++) {
+    if (this.refcounts === undefined || this.layout.external) return;
+    const step = this.layout.entrySize / ENTRY_SIZE;
+    for (let index = 0; index < this.perTable * step; index += step) {
       const hi = high(table, index), host = hostOffset(hi, low(table, index)), cluster = Math.floor(host / this.clusterSize);
       if (isCompressed(hi) || !isCopied(hi) || host === 0 || !this.refcounts.isMetadata(cluster)) continue;
       throw corrupt(this.file, `an L2 entry points at cluster ${cluster}, which holds metadata; run check -r all`, table.at + index * ENTRY_SIZE);
