@@ -36,6 +36,10 @@ function work(guest: Guest, reopen: () => void): void {
   void guest.fill(299 * KIB, 1200, 7);
   void guest.flush();
   void guest.fill(31 * KIB, 2 * KIB, 8);
+  for (const cluster of [3, 64, 65, 590]) void guest.pack(cluster * 512, cluster);
+  void guest.flush();
+  void guest.fill(64 * 512 + 100, 700, 9);
+  void guest.pack(3 * 512, 10);
   void guest.flush();
 }
 

@@ -33,6 +33,7 @@ function make(image: QemuImage, options: Parameters<typeof createQcow>[1]): void
 async function takeTurns(random: Random, image: QemuImage, size: number, qemuWrites = true): Promise<void> {
   for (let turn = 0; turn < 2; turn++) {
     if (qemuWrites) image.scribble(random, STEPS, size);
+    if (qemuWrites) image.packBlocks(random, 2, size);
     const before = image.contents();
     expectBytes(await image.bytes(), before, "what we read of QEMU's image");
     const disk = await image.open({ tableCache: random.pick([1, 2 ** 20]) });

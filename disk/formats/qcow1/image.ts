@@ -1,8 +1,10 @@
+import { deflate } from "../../codecs/deflate.ts";
+import { smaller } from "../../codecs/smaller.ts";
 import { DiskError } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
 import { Guard } from "../../metadata/guard.ts";
 import type { Storage } from "../../storage.ts";
-import { close, discard, flush, zero, type Task } from "../../task.ts";
+import { close, discard, flush, write, zero, type Task } from "../../task.ts";
 import type { QcowHeader } from "./header.ts";
 import type { Mapping } from "./mapping.ts";
 
@@ -45,6 +47,14 @@ export class QcowImage implements Image {
 
   abandon({ offset, length }: Allocation): void {
     for (let at = 0; at < length; at += this.blockSize) this.#spare.push(offset + at);
+  }
+
+  pack(block: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    return smaller(block, deflate(block, "raw"));
+  }
+
+  storePacked(guest: number, packed: Uint8Array): Task {
+    return this.#change(this.#storePacked(guest, packed));
   }
 
   zero(guest: number, length: number, keep: boolean): Task<boolean> {
@@ -95,6 +105,16 @@ export class QcowImage implements Image {
   *#publish({ guest, length, offset }: Allocation): Task {
     const table = yield* this.mapping.change(guest), { l1Index, index } = this.mapping.place(guest);
     for (let i = 0; i * this.blockSize < length; i++) this.mapping.set(table, l1Index, index + i, offset + i * this.blockSize);
+  }
+
+  /** Compressed data begins at any byte; what was there before is lost space, as is what could not be written. */
+  *#storePacked(guest: number, packed: Uint8Array): Task {
+    if (this.mapping.full) yield* this.mapping.writeBack();
+    yield* this.mapping.change(guest);
+    const at = this.mapping.take(packed.length, 1);
+    yield write(this.storage, at, packed);
+    const table = yield* this.mapping.change(guest), { l1Index, index } = this.mapping.place(guest);
+    this.mapping.setPacked(table, l1Index, index, at, packed.length);
   }
 
   /** Clusters in the file stay, and their space goes where the storage can. What hides a backing file has to be written. */

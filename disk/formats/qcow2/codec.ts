@@ -1,5 +1,6 @@
 import { deflate } from "../../codecs/deflate.ts";
 import { inflate } from "../../codecs/inflate.ts";
+import { smaller } from "../../codecs/smaller.ts";
 import { unzstd } from "../../codecs/zstd.ts";
 import { packZstd } from "../../codecs/zstdPack.ts";
 import type { Image } from "../../image.ts";
@@ -14,9 +15,4 @@ export interface Codec {
 export function codecOf(header: Qcow2Header): Codec {
   if (header.compressionType === "zstd") return { unpack: unzstd, pack: (block) => smaller(block, packZstd(block)) };
   return { unpack: inflate, pack: (block) => smaller(block, deflate(block, "raw")) };
-}
-
-function smaller(block: Uint8Array, packed: Uint8Array | Promise<Uint8Array>): ReturnType<Codec["pack"]> {
-  if (packed instanceof Promise) return packed.then((bytes) => (bytes.length < block.length ? bytes : undefined));
-  return packed.length < block.length ? packed : undefined;
 }
