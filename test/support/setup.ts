@@ -15,6 +15,7 @@ const NEEDED: readonly (readonly [tool: string, debianPackage: string, suites: s
   ["nbdcopy", "libnbd-bin", "NBD, with other clients"],
   ["fio", "fio", "NBD, with other clients"],
   ["nbdkit", "nbdkit", "NBD, with other servers"],
+  ["bzip2", "bzip2", "bzip2 streams that the reference encoder makes"],
   ["zstd", "zstd", "zstd frames that the reference encoder makes"],
 ];
 
