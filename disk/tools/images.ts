@@ -45,7 +45,7 @@ export async function openImageFile(name: string, formatName: string | undefined
     return { storage, format: named ?? await run(probed(storage)), guessed: named === undefined, title: plain };
   } catch (error) {
     await storage.close();
-    throw error;
+    throw DiskError.within(error, { operation: "open" });
   }
 }
 
@@ -57,7 +57,7 @@ async function openNamed(name: string, formatName: string | undefined, { imageOp
     const node = await openNode(options, { ...access, gate: nodeGate({ ...access, depth: 1 }) });
     return { ...node, format: formatNamed(node.driver), guessed: node.format === undefined };
   } catch (error) {
-    throw DiskError.within(error, { path: name });
+    throw DiskError.within(error, { path: name, operation: "open" });
   }
 }
 
@@ -75,7 +75,7 @@ export function* diskOf({ storage, format, backing, secret }: ImageFile, { lock,
     return yield* openDisk(storage, { format: format.name, readOnly: !writable, backing, secret, snapshot, gate: nodeGate({ lock, secrets }), trustProbe: true });
   } catch (error) {
     yield close(storage);
-    throw error;
+    throw DiskError.within(error, { path: storage.name, operation: "open" });
   }
 }
 
@@ -125,7 +125,7 @@ async function describeOne({ storage, format, backing, title, protocol }: ImageF
     const info = await run(format.info(storage, gate));
     return { name: title, format: protocol ?? format.name, info, allocated: sum([storage.name, ...info.files ?? []].map(allocatedBytes)), fullBackingName: info.backing && fullName(info.backing.file, storage.name) };
   } catch (error) {
-    throw DiskError.within(error, { path: storage.name, format: format.name });
+    throw DiskError.within(error, { path: storage.name, format: format.name, operation: "open" });
   }
 }
 

@@ -1,39 +1,67 @@
 import { DiskError } from "../errors.ts";
 import { parseArguments, SHARED } from "./arguments.ts";
-import { type Call, CommandError, type OptionSpec, type Output, UsageError, type Verb, type VerbEntry } from "./verb.ts";
+import { CommandError, type OptionSpec, type Output, UsageError, type Verb, type VerbEntry } from "./verb.ts";
 
-const PROGRAM = "disk86";
+/** What a program calls itself. Through a link that bears the name of one of QEMU's tools it answers as that tool. */
+export type ProgramName = "disk86" | "qemu-img" | "qemu-io";
 
 export interface Program {
   readonly version: string;
   readonly verbs: readonly VerbEntry[];
+  /** Default: `disk86`. */
+  readonly name?: ProgramName;
+}
+
+/** The name that a path to the program gives it. */
+export function programName(path: string): ProgramName {
+  const [, name] = /([^/\\]+?)(?:\.exe|\.js)?$/.exec(path) ?? [];
+  return name === "qemu-img" || name === "qemu-io" ? name : "disk86";
 }
 
 /** Runs one command line to its exit code. Everything it has to say goes through `output`. */
-export async function runProgram({ version, verbs }: Program, args: readonly string[], output: Output): Promise<number> {
+export async function runProgram(program: Program, args: readonly string[], output: Output): Promise<number> {
+  const { name = "disk86" } = program;
+  try {
+    return name === "disk86" ? await runOwn(program, args, output) : await runAsQemu(program, name, args, output);
+  } catch (error) {
+    return complain(error, output, name);
+  }
+}
+
+async function runOwn({ version, verbs }: Program, args: readonly string[], output: Output): Promise<number> {
   const [first = "", ...rest] = args;
-  if (first === "--version" || first === "-V") return say(output, `${PROGRAM} ${version}\n`);
+  if (first === "--version" || first === "-V") return say(output, `disk86 ${version}\n`);
   if (first === "--help" || first === "-h" || first === "help") {
     const verb = verbs.find(({ name }) => name === rest[0]);
     return say(output, verb === undefined ? overview(verbs) : verbHelp(verb.name, await verb.load()));
   }
-  try {
-    const entry = await find(verbs, first);
-    const verb = await entry.load();
-    try {
-      const call = parseArguments(rest, [...verb.options, SHARED.help], output, verb.lastIsOperand);
-      return call.has("help") ? say(output, verbHelp(entry.name, verb)) : await runVerb(verb, call);
-    } catch (error) {
-      if (error instanceof UsageError) throw new CommandError(`${error.message}\nTry '${PROGRAM} ${entry.name} --help' for more information`, 1, { cause: error });
-      throw error;
-    }
-  } catch (error) {
-    return complain(error, output);
-  }
+  const entry = await find(verbs, first), help = async (): Promise<string> => verbHelp(entry.name, await entry.load());
+  return await runEntry(entry, rest, output, `disk86 ${entry.name} --help`, help);
 }
 
-async function runVerb(verb: Verb, call: Call): Promise<number> {
-  return await verb.run(call);
+async function runAsQemu({ version, verbs }: Program, name: "qemu-img" | "qemu-io", args: readonly string[], output: Output): Promise<number> {
+  const { qemuHelp, qemuVersion, standardOptions } = await import("./asQemu.ts");
+  const mine = verbs.filter((verb) => (verb.qemu ?? "qemu-img") === name), help = async (): Promise<string> => await qemuHelp(name, version, mine);
+  const { wanted, rest } = standardOptions(args, output, name);
+  if (wanted === "version") return say(output, qemuVersion(name, version));
+  if (wanted === "help") return say(output, await help());
+  // qemu-io is one verb, without a name.
+  const only = name === "qemu-io" ? mine[0] : undefined, [first = "", ...own] = only === undefined ? rest : ["", ...rest];
+  const entry = only ?? mine.find((verb) => verb.name === first);
+  if (entry !== undefined) return await runEntry(entry, own, output, `${name} --help`, help);
+  const what = first === "" ? "Not enough arguments" : first.startsWith("-") ? `unrecognized option '${first}'` : `Command not found: ${first}`;
+  throw new CommandError(`${what}\nTry '${name} --help' for more information`);
+}
+
+async function runEntry(entry: VerbEntry, args: readonly string[], output: Output, more: string, help: () => Promise<string>): Promise<number> {
+  const verb = await entry.load();
+  try {
+    const call = parseArguments(args, [...verb.options, SHARED.help], output, verb.lastIsOperand);
+    return call.has("help") ? say(output, await help()) : await verb.run(call);
+  } catch (error) {
+    if (error instanceof UsageError) throw new CommandError(`${error.message}\nTry '${more}' for more information`, 1, { cause: error });
+    throw error;
+  }
 }
 
 function say(output: Output, text: string): number {
@@ -44,10 +72,10 @@ function say(output: Output, text: string): number {
 async function find(verbs: readonly VerbEntry[], name: string): Promise<VerbEntry> {
   const entry = verbs.find((verb) => verb.name === name);
   if (entry !== undefined) return entry;
-  if (name === "") throw new CommandError(`Not enough arguments\nTry '${PROGRAM} --help' for more information`);
-  if (name.startsWith("-")) throw new CommandError(`unrecognized option '${name}'\nTry '${PROGRAM} --help' for more information`);
+  if (name === "") throw new CommandError(`Not enough arguments\nTry 'disk86 --help' for more information`);
+  if (name.startsWith("-")) throw new CommandError(`unrecognized option '${name}'\nTry 'disk86 --help' for more information`);
   const close = await suggestions(name, verbs);
-  throw new CommandError(`Command not found: ${name}${close.length > 0 ? `; did you mean ${close.join(" or ")}?` : ""}\nTry '${PROGRAM} --help' for more information`);
+  throw new CommandError(`Command not found: ${name}${close.length > 0 ? `; did you mean ${close.join(" or ")}?` : ""}\nTry 'disk86 --help' for more information`);
 }
 
 /** Verbs that may have been meant: one beginning with the other, or at most two letters changed, added, left out. */
@@ -58,12 +86,18 @@ async function suggestions(typed: string, verbs: readonly VerbEntry[]): Promise<
 }
 
 /** One line that says what happened and what to do; a stack only for those who ask for it. */
-export function complain(error: unknown, output: Output): number {
+export function complain(error: unknown, output: Output, name: ProgramName = "disk86"): number {
   const known = error instanceof DiskError || error instanceof CommandError;
-  const message = known ? error.message : `internal error: ${error instanceof Error ? error.message : String(error)} (set DISK86_DEBUG=1 for the stack, and please report this)`;
-  for (const line of message.split("\n")) output.error(`${line.startsWith("Try '") ? "" : `${PROGRAM}: `}${line}\n`);
+  const message = name !== "disk86" && error instanceof DiskError ? inQemusWords(error) : known ? error.message : `internal error: ${error instanceof Error ? error.message : String(error)} (set DISK86_DEBUG=1 for the stack, and please report this)`;
+  for (const line of message.split("\n")) output.error(`${line.startsWith("Try '") ? "" : `${name}: `}${line}\n`);
   if (process.env["DISK86_DEBUG"]) output.error(`${error instanceof Error ? describeStack(error) : ""}\n`);
   return error instanceof CommandError ? error.exitCode : 1;
+}
+
+/** Programs look for the beginning of what QEMU says. */
+function inQemusWords(error: DiskError): string {
+  const { path, operation } = error.context;
+  return path === undefined || operation !== "open" ? error.message : `Could not open '${path}': ${error.what}`;
 }
 
 function describeStack(error: Error): string {
@@ -73,14 +107,14 @@ function describeStack(error: Error): string {
 
 function overview(verbs: readonly VerbEntry[]): string {
   const width = Math.max(...verbs.map(({ name }) => name.length));
-  return `${PROGRAM}: real disk images, and a PC in v86 that boots them
+  return `disk86: real disk images, and a PC in v86 that boots them
 
-usage: ${PROGRAM} VERB [options] FILE
+usage: disk86 VERB [options] FILE
 
 ${verbs.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`).join("\n")}
 
-'${PROGRAM} VERB --help' tells a verb's options, with examples. Verbs and options are qemu-img's where it has them.
-'${PROGRAM} --version' tells the version. DISK86_DEBUG=1 shows where an error comes from.
+'disk86 VERB --help' tells a verb's options, with examples. Verbs and options are qemu-img's where it has them.
+'disk86 --version' tells the version. DISK86_DEBUG=1 shows where an error comes from.
 `;
 }
 
@@ -89,7 +123,7 @@ function verbHelp(name: string, verb: Verb): string {
   const spelled = options.map(({ name, short, value }) => `${short === undefined ? "   " : `-${short},`} --${name}${value === undefined ? "" : ` ${value}`}`);
   const width = Math.min(32, Math.max(...spelled.map((text) => text.length)));
   const commands = verb.examples.map(([command]) => command), examples = Math.max(...commands.map((text) => text.length));
-  return `usage: ${PROGRAM} ${name} ${verb.usage}
+  return `usage: disk86 ${name} ${verb.usage}
 
 ${verb.about}
 

@@ -13,8 +13,34 @@ export interface Meter {
 
 /** The meter that the verb was asked for: with -p qemu-img's percents, which programs read; else a bar for who watches. */
 export function meterFor(call: Call, what: string, step: number): Meter {
+  return new OnDemand(shownMeter(call, what, step), call.output);
+}
+
+function shownMeter(call: Call, what: string, step: number): Meter {
   if (call.has("quiet")) return { update() {}, end() {} };
   return call.has("progress") ? new Percents(call.output, step) : new Progress(what, call.output);
+}
+
+const percentOf = (done: number, total: number): number => (total === 0 ? 0 : (done * 100) / total);
+
+/** Also tells when SIGUSR1 asks, as qemu-img does. */
+class OnDemand implements Meter {
+  #percent = 0;
+  readonly #tell = (): void => { this.output.error(`    (${fixed(this.#percent, 2)}/100%)\n`); };
+
+  constructor(readonly shown: Meter, readonly output: Output) {
+    process.on("SIGUSR1", this.#tell);
+  }
+
+  update(done: number, total: number): void {
+    this.#percent = percentOf(done, total);
+    this.shown.update(done, total);
+  }
+
+  end(): void {
+    process.off("SIGUSR1", this.#tell);
+    this.shown.end();
+  }
 }
 
 /** `    (12.50/100%)\r` on the output, whenever more than `step` percents were done. */
@@ -24,7 +50,7 @@ class Percents implements Meter {
   constructor(readonly output: Output, readonly step: number) {}
 
   update(done: number, total: number): void {
-    const percent = total === 0 ? 0 : (done * 100) / total;
+    const percent = percentOf(done, total);
     if (percent === this.#last || (percent <= this.#last + this.step && percent !== 100)) return;
     this.#last = percent;
     this.output.out(`    (${fixed(percent, 2)}/100%)\r`);

@@ -46,6 +46,8 @@ export interface Verb {
 export interface VerbEntry {
   readonly name: string;
   readonly summary: string;
+  /** Which of QEMU's tools it belongs to; default qemu-img. */
+  readonly qemu?: "qemu-io" | "none";
   load(): Promise<Verb>;
 }
 

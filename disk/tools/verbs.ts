@@ -10,5 +10,5 @@ export const DISK_VERBS: readonly VerbEntry[] = [
   { name: "resize", summary: "make a disk larger or smaller", load: async () => (await import("./resize.ts")).resize },
   { name: "convert", summary: "copy an image to another format, or several into one", load: async () => (await import("./convert.ts")).convert },
   { name: "snapshot", summary: "list the internal snapshots of an image", load: async () => (await import("./snapshot.ts")).snapshot },
-  { name: "serve", summary: "serve an image to NBD clients", load: async () => (await import("./serve.ts")).serve },
+  { name: "serve", qemu: "none", summary: "serve an image to NBD clients", load: async () => (await import("./serve.ts")).serve },
 ];
