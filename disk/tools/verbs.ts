@@ -11,4 +11,5 @@ export const DISK_VERBS: readonly VerbEntry[] = [
   { name: "convert", summary: "copy an image to another format, or several into one", load: async () => (await import("./convert.ts")).convert },
   { name: "snapshot", summary: "list the internal snapshots of an image", load: async () => (await import("./snapshot.ts")).snapshot },
   { name: "serve", qemu: "none", summary: "serve an image to NBD clients", load: async () => (await import("./serve.ts")).serve },
+  { name: "io", qemu: "qemu-io", summary: "read, write and poke at an image, with qemu-io's commands", load: async () => (await import("./io.ts")).io },
 ];
