@@ -7,6 +7,7 @@ import { brokenParallels } from "../support/parallels-inspect.ts";
 import { PowerCutStorage } from "../support/powercut.ts";
 import { inspectQcow2 } from "../support/qcow2-inspect.ts";
 import { brokenVdi } from "../support/vdi-inspect.ts";
+import { brokenVmdk } from "../support/vmdk-inspect.ts";
 import type { CrashState } from "./states.ts";
 import { Guest } from "./guest.ts";
 
@@ -64,6 +65,7 @@ const INSPECT: Readonly<Record<string, (bytes: Uint8Array) => string | undefined
     return corruptions.length > 0 ? corruptions.slice(0, 3).join("; ") : undefined;
   },
   vdi: brokenVdi,
+  vmdk: brokenVmdk,
   parallels: brokenParallels,
 };
 

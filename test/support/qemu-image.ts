@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import type { Disk } from "../../disk/disk.ts";
+import type { Gate } from "../../disk/gate.ts";
 import { open, type OpenOptions } from "../../disk/open.ts";
 import { FileStorage } from "../../disk/storage/file.node.ts";
 import { expectBytes } from "./bytes.ts";
@@ -67,7 +68,7 @@ export class QemuImage {
 
   /** Opened by us, with the backing files that lie beside it. */
   async open(options: OpenOptions = {}): Promise<Disk> {
-    const gate = { open: (name: string) => FileStorage.open(join(this.folder, name)) };
+    const gate: Gate = { open: (name, _from, readOnly) => FileStorage.open(join(this.folder, name), { mode: readOnly === false ? "write" : "read" }) };
     const storage = FileStorage.open(this.path, { mode: options.readOnly === true ? "read" : "write" });
     try {
       return await open(storage, { format: this.format, gate, ...options });
