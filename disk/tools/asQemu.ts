@@ -13,9 +13,9 @@ export function qemuVersion(name: string, version: string): string {
 }
 
 /** What `qemu-img --help` prints: programs look for its verbs' options, and for the formats. */
-export async function qemuHelp(name: string, version: string, verbs: readonly VerbEntry[]): Promise<string> {
+export async function qemuHelp(version: string, verbs: readonly VerbEntry[]): Promise<string> {
   const syntax = await Promise.all(verbs.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(async (entry) => `  ${entry.name} ${(await entry.load()).usage}`));
-  return `${qemuVersion(name, version)}usage: ${name} [standard options] command [command options]
+  return `${qemuVersion("qemu-img", version)}usage: qemu-img [standard options] command [command options]
 QEMU disk image utility, as disk86 has it
 
     '-h', '--help'       display this help and exit

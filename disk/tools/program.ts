@@ -33,21 +33,21 @@ async function runOwn({ version, verbs }: Program, args: readonly string[], outp
   if (first === "--version" || first === "-V") return say(output, `disk86 ${version}\n`);
   if (first === "--help" || first === "-h" || first === "help") {
     const verb = verbs.find(({ name }) => name === rest[0]);
-    return say(output, verb === undefined ? overview(verbs) : verbHelp(verb.name, await verb.load()));
+    return say(output, verb === undefined ? overview(verbs) : verbHelp(`disk86 ${verb.name}`, await verb.load()));
   }
-  const entry = await find(verbs, first), help = async (): Promise<string> => verbHelp(entry.name, await entry.load());
+  const entry = await find(verbs, first), help = async (): Promise<string> => verbHelp(`disk86 ${entry.name}`, await entry.load());
   return await runEntry(entry, rest, output, `disk86 ${entry.name} --help`, help);
 }
 
 async function runAsQemu({ version, verbs }: Program, name: "qemu-img" | "qemu-io", args: readonly string[], output: Output): Promise<number> {
   const { qemuHelp, qemuVersion, standardOptions } = await import("./asQemu.ts");
-  const mine = verbs.filter((verb) => (verb.qemu ?? "qemu-img") === name), help = async (): Promise<string> => await qemuHelp(name, version, mine);
+  const mine = verbs.filter((verb) => (verb.qemu ?? "qemu-img") === name), io = name === "qemu-io" ? mine[0] : undefined;
+  const help = async (): Promise<string> => (io === undefined ? await qemuHelp(version, mine) : verbHelp(name, await io.load()));
   const { wanted, rest } = standardOptions(args, output, name);
   if (wanted === "version") return say(output, qemuVersion(name, version));
   if (wanted === "help") return say(output, await help());
   // qemu-io is one verb, without a name.
-  const only = name === "qemu-io" ? mine[0] : undefined, [first = "", ...own] = only === undefined ? rest : ["", ...rest];
-  const entry = only ?? mine.find((verb) => verb.name === first);
+  const [first = "", ...own] = io === undefined ? rest : ["", ...rest], entry = io ?? mine.find((verb) => verb.name === first);
   if (entry !== undefined) return await runEntry(entry, own, output, `${name} --help`, help);
   const what = first === "" ? "Not enough arguments" : first.startsWith("-") ? `unrecognized option '${first}'` : `Command not found: ${first}`;
   throw new CommandError(`${what}\nTry '${name} --help' for more information`);
@@ -118,18 +118,19 @@ ${verbs.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`).join("
 `;
 }
 
-function verbHelp(name: string, verb: Verb): string {
+/** `title`: how the verb is called here, `disk86 create`; its examples are told so, too. */
+function verbHelp(title: string, verb: Verb): string {
   const options = [...verb.options, SHARED.help as OptionSpec].filter((one) => one.refused === undefined);
   const spelled = options.map(({ name, short, value }) => `${short === undefined ? "   " : `-${short},`} --${name}${value === undefined ? "" : ` ${value}`}`);
   const width = Math.min(32, Math.max(...spelled.map((text) => text.length)));
-  const commands = verb.examples.map(([command]) => command), examples = Math.max(...commands.map((text) => text.length));
-  return `usage: disk86 ${name} ${verb.usage}
+  const commands = verb.examples.map(([command]) => (title === "qemu-io" ? command.replace("disk86 io", title) : command)), examples = Math.max(...commands.map((text) => text.length));
+  return `usage: ${title} ${verb.usage}
 
 ${verb.about}
 
 ${options.map(({ help }, index) => `  ${(spelled[index] ?? "").padEnd(width)}  ${help}`).join("\n")}
 
 Examples:
-${verb.examples.map(([command, meaning]) => `  ${command.padEnd(examples)}  # ${meaning}`).join("\n")}
+${verb.examples.map(([, meaning], index) => `  ${(commands[index] ?? "").padEnd(examples)}  # ${meaning}`).join("\n")}
 `;
 }
