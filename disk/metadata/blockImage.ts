@@ -4,6 +4,16 @@ import type { Storage } from "../storage.ts";
 import { close, discard, flush, zero, type Step, type Task } from "../task.ts";
 import type { BlockMap } from "./blockMap.ts";
 
+/** What `flush` writes once the data it points at are durable. */
+export interface Tables {
+  readonly dirty: boolean;
+  /** So much is dirty that it must be flushed before more is changed. */
+  readonly full: boolean;
+  writeBack(): Task;
+  /** What `writeBack` wrote is durable. */
+  clean(): void;
+}
+
 /**
  * An open image whose guest blocks a block map finds in its file. A block that once has space keeps it, so no space is
  * ever reused. The format says where new blocks stand, and what else must be written when.
@@ -16,7 +26,8 @@ export abstract class BlockImage implements Image {
   /** What to do instead of a resize, for the error that refuses it. */
   protected abstract readonly noResize: string;
 
-  constructor(readonly storage: Storage, readonly size: number, readonly blocks: BlockMap) {
+  /** `tables`: the block map, and what else must not be durable before the data are. */
+  constructor(readonly storage: Storage, readonly size: number, readonly blocks: BlockMap, protected readonly tables: readonly Tables[] = [blocks]) {
     this.format = blocks.layout.format;
     this.blockSize = blocks.layout.blockSize;
   }
@@ -35,7 +46,7 @@ export abstract class BlockImage implements Image {
 
   *allocate(guest: number, length: number): Task<Allocation> {
     this.#writable();
-    if (this.blocks.full) yield* this.flush();
+    if (this.tables.some((table) => table.full)) yield* this.flush();
     const { offset, count } = this.take(yield* this.blocks.vacant(guest / this.blockSize, length / this.blockSize));
     return { guest, length: count * this.blockSize, storage: this.storage, offset, fresh: true };
   }
@@ -75,10 +86,11 @@ export abstract class BlockImage implements Image {
     this.#writable();
     yield* this.beforeMap();
     yield flush(this.storage, "data before the block map that points at them");
-    if (!this.blocks.dirty) return;
-    yield* this.blocks.writeBack();
+    const dirty = this.tables.filter((table) => table.dirty);
+    if (dirty.length === 0) return;
+    for (const table of dirty) yield* table.writeBack();
     yield flush(this.storage, "the block map");
-    this.blocks.clean();
+    for (const table of dirty) table.clean();
   }
 
   /** Writes what must be durable before the map is. */

@@ -88,6 +88,12 @@ export class BlockMap {
     return count;
   }
 
+  /** Where a block stands, or `ZERO` or `BACKING`. */
+  *place(block: number): Task<number> {
+    const index = (block + this.#before) % this.#perSlice;
+    return this.#place(yield* this.#load((block + this.#before - index) / this.#perSlice), index);
+  }
+
   /** `count` guest blocks from `block` on, of one slice, stand one after the other from `place` on. */
   *set(block: number, place: number, count: number): Task {
     const { blockSize, entrySize } = this.layout, index = (block + this.#before) % this.#perSlice, key = (block + this.#before - index) / this.#perSlice;

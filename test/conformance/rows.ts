@@ -5,12 +5,15 @@ import { createQcow, type QcowCreateOptions } from "../../disk/formats/qcow1/cre
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
 import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
+import { createVpc, type VpcCreateOptions } from "../../disk/formats/vpc/create.ts";
 import type { Gate } from "../../disk/gate.ts";
 import { open } from "../../disk/open.ts";
 import type { Storage } from "../../disk/storage.ts";
+import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
 import { cowContents } from "../support/cow-inspect.ts";
 import { qedContents } from "../support/qed-inspect.ts";
+import { differencing, fixedVpc, vpcContents } from "../support/vpc-inspect.ts";
 
 /** One row of the conformance suite: a format with options that change how it works. */
 export interface Row {
@@ -24,6 +27,8 @@ export interface Row {
   readonly judged: boolean;
   /** Where they do not: what this reads of the file and its base is the verdict instead. */
   readonly judge?: (file: Uint8Array, base: Uint8Array) => Uint8Array;
+  /** A base of these contents, in the one format that this one can stand on; absent: a raw one. */
+  readonly asBase?: (contents: Uint8Array) => Uint8Array;
   /** Makes an empty image of `size` bytes in `storage`. */
   create(storage: Storage, size: number, backing?: { file: string; format: string }): void | Promise<void>;
 }
@@ -57,6 +62,21 @@ function parallels(name: string, options: Partial<ParallelsCreateOptions>): Row 
   return { name: `parallels ${name}`, format: "parallels", backs: false, resizes: false, judged: true, create: (storage, size) => run(createParallels(storage, { ...options, size })) };
 }
 
+function vpc(name: string, options: Partial<VpcCreateOptions>): Row {
+  return { name: `vpc ${name}`, format: "vpc", backs: false, resizes: false, judged: true, create: (storage, size) => run(createVpc(storage, { forceSize: true, ...options, size })) };
+}
+
+/** Nothing makes these but the specification. */
+const DIFFERENCING: Row = {
+  name: "vpc differencing", format: "vpc", backs: true, resizes: false, judged: false, judge: vpcContents, asBase: fixedVpc,
+  create(storage, size, backing) {
+    const file = new MemoryStorage();
+    void run(createVpc(file, { forceSize: true, size, blockSize: 64 * 1024 }));
+    if (backing !== undefined) differencing(file, backing.file);
+    return storage.write(0, file.bytes);
+  },
+};
+
 export const ROWS: readonly Row[] = [
   { name: "raw", format: "raw", backs: false, resizes: true, judged: true, create: (storage, size) => storage.truncate(size) },
   qcow2("defaults", {}),
@@ -84,6 +104,10 @@ export const ROWS: readonly Row[] = [
   vdi("dynamic", true, {}),
   vdi("fixed", true, { fixed: true }),
   vdi("4 KiB blocks", false, { blockSize: 4096 }),
+  vpc("dynamic", {}),
+  vpc("dynamic, 4 KiB blocks", { blockSize: 4096 }),
+  vpc("fixed", { fixed: true }),
+  DIFFERENCING,
   parallels("defaults", {}),
   parallels("4 KiB clusters", { clusterSize: 4096 }),
   parallels("of the old form, 63 sectors a cluster", { clusterSize: 63 * 512, old: true }),

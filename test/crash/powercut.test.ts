@@ -12,6 +12,7 @@ import type { Scenario } from "./scenario.ts";
 import { crashStates } from "./states.ts";
 import { TASKS } from "./taskScenarios.ts";
 import { VDI } from "./vdiScenarios.ts";
+import { VPC } from "./vpcScenarios.ts";
 import { VMDK } from "./vmdkScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
@@ -43,7 +44,7 @@ function firstComplaint(scenario: Scenario): { complaint: string | undefined; st
 }
 
 describe("after a power cut at any step, losing any unflushed writes, the image is sound and holds what was flushed", () => {
-  const scenarios = [...TASKS, ...OWN, ...COW, ...VDI, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+  const scenarios = [...TASKS, ...OWN, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
   test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))("%s", (_, scenario) => {
     const { complaint, states } = firstComplaint(scenario);
     expect(complaint).toBeUndefined();

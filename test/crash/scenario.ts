@@ -8,6 +8,7 @@ import { PowerCutStorage } from "../support/powercut.ts";
 import { inspectQcow2 } from "../support/qcow2-inspect.ts";
 import { brokenVdi } from "../support/vdi-inspect.ts";
 import { brokenVmdk } from "../support/vmdk-inspect.ts";
+import { brokenVpc } from "../support/vpc-inspect.ts";
 import type { CrashState } from "./states.ts";
 import { Guest } from "./guest.ts";
 
@@ -67,6 +68,7 @@ const INSPECT: Readonly<Record<string, (bytes: Uint8Array) => string | undefined
   vdi: brokenVdi,
   vmdk: brokenVmdk,
   parallels: brokenParallels,
+  vpc: (bytes) => (bytes[0] === 0x63 ? brokenVpc(bytes) : undefined),
 };
 
 /** Sound but for leaks, opens, holds what was flushed, and can be worked on. */

@@ -59,6 +59,7 @@ function makeFiles(): void {
   makeVdis();
   makeParallels();
   makeQcows();
+  makeVhds();
 }
 
 /** The first refcount block of these images is their third cluster. */
@@ -113,10 +114,19 @@ function makeQcows(): void {
 }
 
 const QCOWS = ["empty.qcow", "some.qcow", "over.qcow"];
+function makeVhds(): void {
+  img("create", "-q", "-f", "vpc", "empty.vhd", "100M");
+  img("create", "-q", "-f", "vpc", "-o", "force_size=on", "some.vhd", "10000k");
+  io("-c", "write -P 1 5M 1M", "-c", "write -P 1 2000k 100k", "-c", "write -P 2 9990k 10k", "some.vhd");
+  img("create", "-q", "-f", "vpc", "-o", "subformat=fixed", "fixed.vhd", "10M");
+  io("-f", "vpc", "-c", "write -P 1 5M 1M", "-c", "write -P 1 2000k 100k", "fixed.vhd");
+}
+
+const VHDS = ["empty.vhd", "some.vhd", "fixed.vhd"];
 const PARALLELS = ["empty.hdd", "some.hdd", "surplus.hdd"];
 const VDIS = ["empty.vdi", "some.vdi", "fixed.vdi", "count.vdi", "twice.vdi", "large.vdi"];
 const IMAGES = [
-  ...VDIS, ...PARALLELS, ...QCOWS,
+  ...VDIS, ...PARALLELS, ...VHDS, ...QCOWS,
   "empty.qcow2", "old.qcow2", "new.qcow2", "base.qcow2", "top.qcow2", "packed-top.qcow2", "packed.qcow2", "flat.qcow2", "snapshots.qcow2", "bitmaps.qcow2",
   "metadata.qcow2", "falloc.qcow2", "full.qcow2", "data.qcow2", "aes.qcow2", "luks.qcow2", "orphan.qcow2", "loop.qcow2", "sub/over.qcow2", "link/over.qcow2", "./top.qcow2",
   "sparse.raw", "odd.raw", "none.raw", "short.qcow2", "on-raw.qcow2", "leak.qcow2", "corrupt.qcow2", "dirty.qcow2", "marked.qcow2", "future.qcow2", "v9.qcow2", "nothing-here", "sub",
@@ -188,7 +198,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("as qemu-img", () => {
   });
 
   test.each([
-    "info", "info a b", "info --output=xml base.qcow2", "info -f vdi0 base.qcow2", "info -f raw base.qcow2", "info -f qcow2 odd.raw", "info -f",
+    "info", "info a b", "info --output=xml base.qcow2", "info -f vdi0 base.qcow2", "info -f vpc fixed.vhd", "info -f vpc --output=json fixed.vhd", "info -f vpc base.qcow2", "map -f vpc fixed.vhd", "map -f vpc --output=json fixed.vhd", "check -f vpc some.vhd", "info -f raw base.qcow2", "info -f qcow2 odd.raw", "info -f",
     "info --frob base.qcow2", "info -Z base.qcow2", "info -U base.qcow2", "info base.qcow2 --output json", "info -- base.qcow2",
     "info -fqcow2 base.qcow2", "info -Ufqcow2 base.qcow2", "info --backing-chain=yes base.qcow2", "map", "map -s -1 base.qcow2",
     "map -s zz base.qcow2", "map -l 1.5 base.qcow2", "map -s 0x10000 -l 1.5M base.qcow2", "map -f raw base.qcow2", "map -f qcow2 odd.raw", "check",

@@ -1,4 +1,5 @@
 import { encodeText } from "../../bytes/text.ts";
+import { randomUuid } from "../../bytes/uuid.ts";
 import { DiskError } from "../../errors.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, truncate, write, type Task } from "../../task.ts";
@@ -64,14 +65,7 @@ function formatHeader({ size, fixed, blockSize, blocks, mapOffset, dataOffset }:
     text, signature: SIGNATURE, version: VERSION, headerSize: HEADER_SIZE, type: fixed ? TYPE.fixed : TYPE.dynamic, flags: 0, description: new Uint8Array(256),
     mapOffset, dataOffset, cylinders: 0, heads: 0, sectors: 0, sectorSize: SECTOR, unused: 0,
     size, blockSize, blockExtra: 0, blocks, allocated: fixed ? blocks : 0,
-    uuid: randomUuid(), uuidModified: randomUuid(), uuidLink: none, uuidParent: none, rest: new Uint8Array(56),
+    // VirtualBox tells images apart by these.
+    uuid: randomUuid(true), uuidModified: randomUuid(true), uuidLink: none, uuidParent: none, rest: new Uint8Array(56),
   });
-}
-
-/** VirtualBox tells images apart by these. RFC 4122, version 4; the first three fields stand little-endian. */
-function randomUuid(): Uint8Array {
-  const uuid = crypto.getRandomValues(new Uint8Array(16));
-  uuid[7] = ((uuid[7] ?? 0) & 0x0f) | 0x40;
-  uuid[8] = ((uuid[8] ?? 0) & 0x3f) | 0x80;
-  return uuid;
 }
