@@ -78,7 +78,7 @@ export class Disk implements Storage {
     this.#changeable(offset, "write");
     return this.#order.run(offset, from.length, () => {
       this.#fits(offset, from.length, "write");
-      return this.#write(offset, from);
+      return this.#told(offset, from.length, () => this.#write(offset, from));
     });
   }
 
@@ -101,7 +101,7 @@ export class Disk implements Storage {
     this.#changeable(offset, "write compressed");
     return this.#order.run(offset, from.length, () => {
       this.#fits(offset, from.length, "write compressed");
-      return this.#writePacked(offset, from);
+      return this.#told(offset, from.length, () => this.#writePacked(offset, from));
     });
   }
 
@@ -109,7 +109,7 @@ export class Disk implements Storage {
     this.#changeable(offset, "zero");
     return this.#order.run(offset, length, () => {
       this.#fits(offset, length, "zero");
-      return run(this.#zero(offset, length, keep));
+      return this.#told(offset, length, () => run(this.#zero(offset, length, keep)));
     });
   }
 
@@ -118,7 +118,7 @@ export class Disk implements Storage {
     return this.#order.run(offset, length, () => {
       this.#fits(offset, length, "discard");
       const { first, last } = this.#wholeBlocks(offset, length);
-      return first < last ? this.#tasks.run(() => this.#top.discard(first, last - first)) : undefined;
+      if (first < last) return this.#told(first, Math.min(last, this.size) - first, () => this.#tasks.run(() => this.#top.discard(first, last - first)));
     });
   }
 
@@ -177,6 +177,12 @@ export class Disk implements Storage {
     const reads = this.#top.reads;
     const ticket = reads.begin();
     return pending.finally(() => { reads.end(ticket); });
+  }
+
+  /** Makes a change of what the guest reads, after the image was told of it. */
+  #told(offset: number, length: number, change: () => Pending): Pending {
+    const told = this.#top.changing?.(offset, length);
+    return told ? told.then(change) : change();
   }
 
   #write(offset: number, from: Uint8Array): Pending {

@@ -1,4 +1,4 @@
-import type { Storage } from "./storage.ts";
+import type { Pending, Storage } from "./storage.ts";
 import type { Task } from "./task.ts";
 
 /** Where a range of the guest disk lives. `length` (bytes) is how far the same answer holds. */
@@ -38,6 +38,36 @@ export interface Allocation {
 /** The backing file an image names: as written in the image, and the format it records, if any. */
 export interface BackingReference { readonly file: string; readonly format: string | undefined }
 
+/** One dirty bitmap that an image keeps: which granules of the guest disk were changed since it was made or cleared. */
+export interface BitmapInfo {
+  readonly name: string;
+  /** Guest bytes for each bit. */
+  readonly granularity: number;
+  /** Changes of the guest are entered. */
+  readonly enabled: boolean;
+  /** A writer died, or did not know it: what it says is worth nothing, and it can only be removed. */
+  readonly inconsistent: boolean;
+}
+
+/**
+ * The persistent dirty bitmaps of an open image. Changes are made durable by the image's `close`, all at once. They run
+ * while nobody else changes the image. Refusals are in QEMU's words.
+ */
+export interface Bitmaps {
+  list(): readonly BitmapInfo[];
+  /** A new one, all clean. `granularity` in bytes, a power of two from 512 to 2^31; 0: QEMU's choice for this image. */
+  add(name: string, granularity: number, enabled?: boolean): void;
+  remove(name: string): void;
+  clear(name: string): void;
+  enable(name: string, enabled: boolean): void;
+  /** Marks dirty what is dirty in bitmap `source` of `from`: of this image or of another whose disk is as large. */
+  merge(name: string, from: Bitmaps, source: string): Task;
+  /** The first dirty range at or after `offset`, in bytes, as long as it goes on within a page of the bitmap. */
+  nextDirty(name: string, offset: number): Task<{ readonly offset: number; readonly length: number } | undefined>;
+  /** Of the guest disk. */
+  readonly size: number;
+}
+
 /**
  * One open image of some format. It does no guest data I/O: it only says where data is (`map`) and keeps the
  * metadata. `map` is pure and synchronous; everything with several steps is a Task. The owner (a `Disk`) runs
@@ -69,6 +99,14 @@ export interface Image {
   layout?(offset: number, length: number): Extent | undefined;
   /** Makes the next `map(offset)` answer. */
   load(offset: number): Task;
+
+  /**
+   * The guest is about to change what it reads from this range: every change by a `Disk` says so first, so that an
+   * image can keep account of changes. Absent: this format does not.
+   */
+  changing?(guest: number, length: number): Pending;
+  /** The persistent dirty bitmaps. Absent: this format has none. */
+  bitmaps?(): Task<Bitmaps>;
 
   /**
    * Reserves space for a write of whole blocks: `guest` and `length` are multiples of `blockSize`. May reserve

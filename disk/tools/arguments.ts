@@ -8,7 +8,7 @@ import { type Call, CommandError, type OptionSpec, type Output, UsageError } fro
 export function parseArguments(all: readonly string[], specs: readonly OptionSpec[], output: Output, lastIsOperand = false): Call {
   const last = lastIsOperand && !["-h", "--help"].includes(all.at(-1) ?? "") ? all.slice(-1) : [], args = all.slice(0, all.length - last.length);
   const { tokens } = parseArgs({ args, options: toNode(specs), strict: false, allowPositionals: true, tokens: true });
-  const given = new Map<string, string[]>(), positionals: string[] = [];
+  const given = new Map<string, string[]>(), order: [string, string][] = [], positionals: string[] = [];
   for (const token of tokens) {
     if (token.kind === "positional") positionals.push(token.value);
     if (token.kind !== "option") continue;
@@ -17,10 +17,11 @@ export function parseArguments(all: readonly string[], specs: readonly OptionSpe
     if (spec.refused !== undefined) throw new CommandError(`${token.rawName} is not supported: ${spec.refused}`);
     if (spec.value !== undefined && token.value === undefined) throw new UsageError(`missing argument for option '${token.rawName}'`);
     if (spec.value === undefined && token.value !== undefined) throw new UsageError(`option '${token.rawName}' takes no argument`);
+    order.push([spec.name, token.value ?? ""]);
     given.set(spec.name, [...(given.get(spec.name) ?? []), token.value ?? ""]);
   }
   return {
-    positionals: [...positionals, ...last], output,
+    positionals: [...positionals, ...last], output, given: order,
     has: (name) => given.has(name),
     value: (name) => given.get(name)?.at(-1),
     values: (name) => given.get(name) ?? [],

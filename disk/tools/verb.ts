@@ -25,6 +25,8 @@ export interface Call {
   /** The last value given. */
   value(option: string): string | undefined;
   values(option: string): readonly string[];
+  /** Every option with its value, in the order in which they were given. */
+  readonly given: readonly (readonly [option: string, value: string])[];
   readonly output: Output;
 }
 

@@ -66,15 +66,6 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("qcow2", () => {
       }
     });
 
-    test("writing to an image with bitmaps; reading it is fine", async () => {
-      const image = plain(), before = image.contents();
-      runTool("qemu-img", ["bitmap", "--add", image.path, "daily"]);
-      expect(await refusal(image, false)).toMatchObject({ kind: "unsupported", message: expect.stringContaining("bitmap") as string });
-      const file = readFileSync(image.path);
-      expectBytes(await image.bytes(), before);
-      expect(Buffer.compare(readFileSync(image.path), file)).toBe(0);
-    });
-
     test("writing to an image marked corrupt; reading it is fine", async () => {
       const image = plain(), before = image.contents();
       patch(image, 79, [2]);

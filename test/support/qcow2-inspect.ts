@@ -1,9 +1,11 @@
+import { readBitmaps } from "./qcow2-bitmaps.ts";
+
 /**
  * A second, independent reading of a qcow2 file, straight from docs/interop/qcow2.rst: what every cluster is, how
  * often it is referenced, and whether the refcounts and COPIED flags agree. It shares no code with disk/, so both
  * would have to be wrong in the same way.
  */
-export type Role = "header" | "refcount table" | "refcount block" | "L1" | "L2" | "data" | "snapshots";
+export type Role = "header" | "refcount table" | "refcount block" | "L1" | "L2" | "data" | "snapshots" | "bitmaps";
 
 export interface Inspection {
   readonly clusterSize: number;
@@ -153,6 +155,7 @@ class Inspector {
     }
     this.mapping(this.number(40), this.u32(36), true);
     this.snapshots(this.u32(60), this.number(64));
+    for (const [offset, length, what] of readBitmaps(this.bytes).uses) this.use(offset, length, "bitmaps", what);
     const leaks = this.compareCounts(table, entries), { clusterSize, corruptions, roles } = this;
     return { clusterSize, corruptions, leaks, role: (offset) => roles.get(Math.floor(offset / clusterSize)) };
   }

@@ -61,6 +61,11 @@ function bitmaps(data: Uint8Array | undefined, path: string): Pick<ExtensionSumm
   return { bitmapCount: count, bitmapDirectory: { offset: directoryOffset, size: directorySize } };
 }
 
+/** The bitmaps extension's data. */
+export function formatBitmaps(count: number, directorySize: number, directoryOffset: number): Uint8Array {
+  return Bitmaps.format({ count, reserved: 0, directorySize, directoryOffset });
+}
+
 /** The extensions as bytes, with the end marker. */
 export function formatExtensions(extensions: readonly Extension[]): Uint8Array {
   const length = extensions.reduce((sum, { data }) => sum + ExtensionHead.size + Math.ceil(data.length / 8) * 8, ExtensionHead.size);

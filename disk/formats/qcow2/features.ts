@@ -16,8 +16,8 @@ export const FEATURE_NAMES: readonly (readonly [type: number, bit: number, name:
 
 const CRYPT = ["none", "AES", "LUKS"];
 
-/** Refuses, by name, what this build cannot read rightly; with `writing` also what it could not keep up to date. */
-export function refuseUnsupported(header: Qcow2Header, path: string, writing: boolean): void {
+/** Refuses, by name, what this build cannot read rightly. */
+export function refuseUnsupported(header: Qcow2Header, path: string): void {
   const refuse = (what: string): never => {
     throw new DiskError("unsupported", what, { path, format: "qcow2" });
   };
@@ -25,9 +25,6 @@ export function refuseUnsupported(header: Qcow2Header, path: string, writing: bo
   const foreign = header.incompatible & ~known;
   if (foreign !== 0n) refuse(`the image needs features that disk86 does not have: ${bitNames(foreign, header).join(", ")}; convert it with qemu-img first`);
   if (header.crypt !== 0) refuse(`the image is encrypted (${CRYPT[header.crypt] ?? `method ${header.crypt}`}); decrypt it with qemu-img convert first`);
-  if (writing && header.bitmapCount > 0) {
-    refuse(`the image has ${header.bitmapCount} persistent bitmaps, which writing would outdate; open it read-only, put an overlay on it, or remove them with qemu-img bitmap --remove`);
-  }
 }
 
 /** The set bits, each by its name in the image's own feature table, or ours, or its number. */

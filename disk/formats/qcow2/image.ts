@@ -1,9 +1,10 @@
 import { DiskError, hex } from "../../errors.ts";
-import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
+import { ReadFence, type Allocation, type BackingReference, type Bitmaps, type Extent, type Image } from "../../image.ts";
 import { Guard } from "../../metadata/guard.ts";
 import type { Table } from "../../metadata/table.ts";
-import type { Storage } from "../../storage.ts";
+import type { Pending, Storage } from "../../storage.ts";
 import { close, discard, truncate, write, type Task } from "../../task.ts";
+import { Qcow2Bitmaps } from "./bitmaps.ts";
 import type { Codec } from "./codec.ts";
 import { cleared, cutOff } from "./contents.ts";
 import { markCorrupt, type Qcow2Header } from "./header.ts";
@@ -36,9 +37,11 @@ export class Qcow2Image implements Image {
   #packedSpace: PackedSpace | undefined;
   #dropped: Dropped[] = [];
   readonly #guard: Guard;
+  #bitmaps: Qcow2Bitmaps | undefined;
 
-  /** Without `refcounts` the image is read-only. */
-  constructor(readonly storage: Storage, readonly header: Qcow2Header, readonly mapping: Mapping, readonly refcounts: Refcounts | undefined) {
+  /** Without `refcounts` the image is read-only; otherwise `bitmaps` are its own, if it has any. */
+  constructor(readonly storage: Storage, readonly header: Qcow2Header, readonly mapping: Mapping, readonly refcounts: Refcounts | undefined, bitmaps?: Qcow2Bitmaps) {
+    this.#bitmaps = bitmaps;
     this.size = header.size;
     this.packSize = header.clusterSize;
     this.blockSize = header.clusterSize / mapping.layout.subclusters;
@@ -57,6 +60,14 @@ export class Qcow2Image implements Image {
 
   *load(offset: number): Task {
     yield* this.mapping.load(this.mapping.place(offset).l1Index);
+  }
+
+  changing(guest: number, length: number): Pending {
+    return this.#bitmaps?.changing(guest, length);
+  }
+
+  *bitmaps(): Task<Bitmaps> {
+    return (this.#bitmaps ??= yield* Qcow2Bitmaps.open(this.storage, this.header));
   }
 
   allocate(guest: number, length: number): Task<Allocation> {
@@ -101,6 +112,7 @@ export class Qcow2Image implements Image {
     try {
       if (this.refcounts !== undefined && this.#guard.sound) {
         yield* this.flush();
+        if (this.#bitmaps !== undefined) yield* this.#bitmaps.store(this.refcounts);
         yield* this.#release(this.refcounts, () => true);
         yield* this.refcounts.writeBack();
       }
@@ -194,6 +206,7 @@ export class Qcow2Image implements Image {
   }
 
   *#reserve(size: number): Task {
+    if (this.#bitmaps !== undefined) yield* this.#bitmaps.beforeResize(size);
     yield* this.#flush();
     yield* reserve(this.storage, this.header, this.mapping, this.#counts(), size);
   }
@@ -205,6 +218,7 @@ export class Qcow2Image implements Image {
     yield* this.#flush();
     yield* writeSize(this.storage, size);
     this.size = size;
+    this.#bitmaps?.resized(size);
   }
 
   *#flush(): Task {

@@ -1,14 +1,15 @@
-import { setU64 } from "../../bytes/struct.ts";
 import { zstdReady } from "../../codecs/zstd.ts";
 import { DiskError } from "../../errors.ts";
 import type { Image } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, wait, write, type Task } from "../../task.ts";
 import type { Format, ImageOptions } from "../format.ts";
+import { bitmapDirectory } from "./bitmap-directory.ts";
+import { Qcow2Bitmaps } from "./bitmaps.ts";
 import { checkQcow2, repairDirty } from "./check.ts";
 import { codecOf } from "./codec.ts";
 import { qcow2Creation } from "./creation.ts";
-import { INCOMPATIBLE, refuseUnsupported } from "./features.ts";
+import { AUTOCLEAR, INCOMPATIBLE, refuseUnsupported } from "./features.ts";
 import { HeaderFields3, MAGIC, readHeader, V2_LENGTH, type Qcow2Header } from "./header.ts";
 import { Qcow2Image } from "./image.ts";
 import { qcow2Info } from "./info.ts";
@@ -28,14 +29,18 @@ export const qcow2: Format = {
 
 function* open(file: Storage, { readOnly, tableCache, snapshot }: ImageOptions): Task<Image> {
   let header = yield* readHeader(file);
-  refuseUnsupported(header, file.name, !readOnly);
+  refuseUnsupported(header, file.name);
   if (!readOnly) header = yield* prepareForWriting(file, header);
   if (snapshot !== undefined) header = yield* snapshotHeader(file, header, snapshot);
   if (header.compressionType === "zstd") yield wait(zstdReady);
   const refcounts = readOnly ? undefined : yield* Refcounts.open(file, header, tableCache / 4);
   const mapping = yield* Mapping.open({ file, data: file, header, refcounts, codec: codecOf(header) }, readOnly ? tableCache : (tableCache * 3) / 4);
   refcounts?.protect(metadataClusters(header, mapping));
-  return new Qcow2Image(file, header, mapping, refcounts);
+  if (refcounts === undefined || bitmapDirectory(header) === undefined) return new Qcow2Image(file, header, mapping, refcounts);
+  const bitmaps = yield* Qcow2Bitmaps.open(file, header);
+  yield* bitmaps.verify();
+  refcounts.protect(bitmaps.metadata());
+  return new Qcow2Image(file, header, mapping, refcounts, bitmaps);
 }
 
 /** What a writer owes the image before its first write. */
@@ -47,14 +52,15 @@ function* prepareForWriting(file: Storage, header: Qcow2Header): Task<Qcow2Heade
     yield* repairDirty(file);
     header = yield* readHeader(file);
   }
-  if (header.autoclear !== 0n) {
-    // We keep none of the features that an autoclear bit vouches for up to date.
+  const kept = header.autoclear & AUTOCLEAR.bitmaps;
+  if (header.autoclear !== kept) {
+    // We keep nothing else that an autoclear bit vouches for up to date.
     const bytes = new Uint8Array(8);
-    setU64(new DataView(bytes.buffer), 0, 0);
+    new DataView(bytes.buffer).setBigUint64(0, kept);
     yield write(file, V2_LENGTH + HeaderFields3.offsetOf("autoclear"), bytes);
     yield flush(file, "autoclear bits cleared before the first write");
   }
-  return header;
+  return { ...header, autoclear: kept };
 }
 
 /** Clusters that the guest's data must never reach; the refcounts know their own. */

@@ -1,8 +1,9 @@
-import { Struct, u32, u16, u8, u64, flags64, bytes, getU64 } from "../../bytes/struct.ts";
+import { Struct, u32, u16, u64, bytes, getU64 } from "../../bytes/struct.ts";
 import { DiskError } from "../../errors.ts";
 import type { Storage } from "../../storage.ts";
 import { read, type Task } from "../../task.ts";
 import type { FormatInfo, InfoObject, InfoValue } from "../info.ts";
+import { BITMAP_FLAG, bitmapName, readBitmapDirectory } from "./bitmap-directory.ts";
 import { EXTENSION } from "./extensions.ts";
 import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE, bitNames } from "./features.ts";
 import { readHeader, type Qcow2Header } from "./header.ts";
@@ -10,11 +11,7 @@ import { readSnapshots } from "./snapshots.ts";
 
 const AES = 1, LUKS = 2;
 
-/** docs/interop/qcow2.rst, "Bitmap directory". */
-const BitmapEntry = new Struct({ tableOffset: flags64, tableSize: u32, flags: u32, type: u8, granularityBits: u8, nameLength: u16, extraLength: u32 });
-const BITMAP_FLAGS = [[1, "in-use"], [2, "auto"]] as const;
-/** QEMU's bounds of the bitmap directory (block/qcow2-bitmap.c). */
-const BITMAPS = { count: 65535, bytes: 1024 * 65535 } as const;
+const BITMAP_FLAGS = [[BITMAP_FLAG.inUse, "in-use"], [BITMAP_FLAG.auto, "auto"]] as const;
 
 /** The LUKS on-disk format, version 1.2.3, "phdr" and "key slot". */
 const LuksHeader = new Struct({
@@ -56,22 +53,10 @@ function* specific(file: Storage, header: Qcow2Header): Task<InfoObject> {
 
 /** The persistent bitmaps, as far as the autoclear bit vouches for them. */
 function* bitmapList(file: Storage, header: Qcow2Header): Task<InfoObject[]> {
-  const { bitmapDirectory: place, bitmapCount } = header;
-  if (place === undefined || (header.autoclear & AUTOCLEAR.bitmaps) === 0n) return [];
-  const corrupt = (what: string): DiskError => new DiskError("corrupt", what, { path: file.name, offset: place.offset, format: "qcow2" });
-  if (bitmapCount > BITMAPS.count || place.size > BITMAPS.bytes || place.offset + place.size > file.size) throw corrupt("the bitmap directory does not fit the file");
-  const directory = new Uint8Array(place.size), bitmaps: InfoObject[] = [];
-  yield read(file, place.offset, directory);
-  for (let at = 0; at + BitmapEntry.size <= directory.length && bitmaps.length < bitmapCount;) {
-    const { flags, granularityBits, nameLength, extraLength } = BitmapEntry.parse(directory, at), name = at + BitmapEntry.size + extraLength;
-    if (name + nameLength > directory.length) throw corrupt("Broken bitmap directory");
-    bitmaps.push({
-      name: text(directory.subarray(name, name + nameLength)), granularity: 2 ** granularityBits,
-      flags: BITMAP_FLAGS.filter(([bit]) => (flags & bit) !== 0).map(([, word]) => word),
-    });
-    at = Math.ceil((name + nameLength) / 8) * 8;
-  }
-  return bitmaps;
+  return (yield* readBitmapDirectory(file, header)).map(({ name, granularityBits, flags }) => ({
+    name: bitmapName(name), granularity: 2 ** granularityBits,
+    flags: BITMAP_FLAGS.filter(([bit]) => (flags & bit) !== 0).map(([, word]) => word),
+  }));
 }
 
 function* luks(file: Storage, header: Qcow2Header): Task<InfoObject> {

@@ -13,7 +13,6 @@ export function* reserve(file: Storage, header: Qcow2Header, mapping: Mapping, r
   const refuse = (what: string): never => { throw new DiskError("unsupported", what, { path: file.name, format: "qcow2", operation: "resize" }); };
   if (size % 512 !== 0) refuse(`the size ${size} is not a multiple of 512`);
   if (header.snapshotCount > 0 && header.version < 3) refuse("a version 2 image with snapshots cannot be resized, since it does not record their sizes; delete them first");
-  if (header.bitmapCount > 0) refuse("an image with persistent bitmaps cannot be resized yet; remove them with qemu-img bitmap --remove");
   const entries = Math.ceil(size / (mapping.clusterSize * mapping.perTable));
   if (entries * ENTRY_SIZE > LIMITS.l1Bytes) refuse(`${size} bytes need an L1 table over QEMU's bound of 32 MiB; use larger clusters`);
   yield* mapping.settle(refcounts);
