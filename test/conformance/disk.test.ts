@@ -4,8 +4,8 @@ import { describe, expect, test } from "vitest";
 import type { Disk } from "../../disk/disk.ts";
 import { all } from "../../disk/storage.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
-import type { Gate } from "../../disk/gate.ts";
 import { expectBytes } from "../support/bytes.ts";
+import { MemoryFiles } from "../support/memory-files.ts";
 import { anyChange, anyRange, ModelDisk } from "../support/model.ts";
 import { inMode, MODES, type Mode } from "../support/modes.ts";
 import { expectSoundImage } from "../support/qemu-image.ts";
@@ -18,22 +18,24 @@ const KIB = 1024, MIB = 1024 * KIB;
 const qemu = requireTool("qemu-img");
 const folder = tempFolder();
 
-interface Setup { readonly file: MemoryStorage; readonly base: MemoryStorage; readonly baseContents: Uint8Array; readonly gate: Gate }
+interface Setup { readonly file: MemoryStorage; readonly base: MemoryStorage; readonly baseContents: Uint8Array; readonly files: MemoryFiles }
 
 /** An empty image, above a base of `baseSize` bytes if that is given: a raw one, unless the format wants its own. */
 async function make(row: Row, size: number, random: Random, mode: Mode, baseSize?: number): Promise<Setup> {
   const baseContents = random.bytes(baseSize ?? 0), base = new MemoryStorage(row.asBase?.(baseContents) ?? baseContents.slice(), join(folder, "base.raw"));
   const file = new MemoryStorage(undefined, join(folder, "top"));
-  await row.create(file, size, baseSize === undefined ? undefined : { file: "base.raw", format: "raw" });
-  return { file, base, baseContents, gate: { open: () => inMode(mode, base, random) } };
+  const files = new MemoryFiles(file.name, (one) => inMode(mode, one, random));
+  files.add(base);
+  await row.create(file, size, baseSize === undefined ? undefined : { file: "base.raw", format: "raw" }, files);
+  return { file, base, baseContents, files };
 }
 
 /** The real tools' verdict on what we wrote. */
-function judge(row: Row, { file, base, baseContents }: Setup, model: ModelDisk): void {
+function judge(row: Row, { file, baseContents, files }: Setup, model: ModelDisk): void {
   if (row.judge !== undefined) expectBytes(row.judge(file.bytes, baseContents), model.bytes, "what stands in the file");
   if (!qemu || !row.judged) return;
   writeFileSync(file.name, file.bytes);
-  writeFileSync(base.name, base.bytes);
+  for (const { name, bytes } of files.all.values()) writeFileSync(name, bytes);
   writeFileSync(join(folder, "model.raw"), model.bytes);
   expectSoundImage(file.name, row.format);
   runTool("qemu-img", ["compare", "-f", row.format, "-F", "raw", file.name, join(folder, "model.raw")]);
@@ -52,7 +54,7 @@ async function work(random: Random, model: ModelDisk, rounds: number): Promise<v
 
 describe.each(ROWS)("$name", (row) => {
   describe.each(MODES)("%s storage", (mode) => {
-    const reopen = (setup: Setup, random: Random): Promise<Disk> => openRow(row, inMode(mode, setup.file, random), setup.gate);
+    const reopen = (setup: Setup, random: Random): Promise<Disk> => openRow(row, inMode(mode, setup.file, random), setup.files);
 
     seeded("holds what was written, zeroed and discarded, through reopening; qemu-img agrees", async (random) => {
       const setup = await make(row, 3 * MIB + 512, random, mode);
@@ -114,9 +116,9 @@ describe.each(ROWS)("$name", (row) => {
   });
 
   test("a synchronous storage never makes a promise, from open to close", async () => {
-    const file = new MemoryStorage();
-    expect(row.create(file, 3 * MIB)).toBeUndefined();
-    const disk = await openRow(row, file), some = new Uint8Array(200 * KIB).fill(7);
+    const file = new MemoryStorage(), files = new MemoryFiles("image");
+    expect(row.create(file, 3 * MIB, undefined, files)).toBeUndefined();
+    const disk = await openRow(row, file, files), some = new Uint8Array(200 * KIB).fill(7);
     const answers = [
       disk.write(0, some), disk.write(100, some), disk.read(50, some), disk.zero(4096, 70_000), disk.zero(100, 1000, true),
       disk.write(5000, some.subarray(0, 300)), disk.discard(0, MIB), disk.flush(), ...(row.resizes ? [disk.truncate(5 * MIB), disk.write(4 * MIB, some)] : []), disk.flush(), disk.close(),
@@ -125,9 +127,9 @@ describe.each(ROWS)("$name", (row) => {
   });
 
   test("refuses what does not fit, and everything after close", async () => {
-    const file = new MemoryStorage();
-    await row.create(file, MIB);
-    const disk = await openRow(row, file);
+    const file = new MemoryStorage(), files = new MemoryFiles("image");
+    await row.create(file, MIB, undefined, files);
+    const disk = await openRow(row, file, files);
     for (const [offset, length] of [[MIB, 1], [MIB - 1, 2], [-1, 1], [0.5, 1], [Number.MAX_SAFE_INTEGER, 512]] as const) {
       expect(() => disk.write(offset, new Uint8Array(length))).toThrow(/the disk has 1048576/);
     }

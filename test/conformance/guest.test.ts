@@ -4,6 +4,7 @@ import { describe, expect } from "vitest";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { bootsector } from "../../guests/catalog.ts";
 import { guestFile, requireGuests } from "../support/guests.ts";
+import { MemoryFiles } from "../support/memory-files.ts";
 import { destroyMachinesAfterEach, makeMachine } from "../support/machine.ts";
 import { inMode, MODES } from "../support/modes.ts";
 import { seeded } from "../support/random.ts";
@@ -22,11 +23,12 @@ describe.skipIf(!requireGuests(bootsector) || !requireTool("qemu-img"))("a guest
     describe.each(MODES)("%s storage", (mode) => {
       for (const bus of ["ide", "virtio"] as const) {
         seeded(`over ${bus}`, async (random) => {
-          const file = new MemoryStorage(undefined, join(folder, "guest")), base = new MemoryStorage(new Uint8Array(SIZE), join(folder, "base"));
-          await base.write(0, readFileSync(guestFile("bootsector.bin")));
-          await row.create(file, SIZE, { file: "base", format: "raw" });
-          const disk = await openRow(row, inMode(mode, file, random), { open: () => inMode(mode, base, random) });
-          if (!row.backs) await disk.write(0, readFileSync(guestFile("bootsector.bin")));
+          const boot = new Uint8Array(SIZE), file = new MemoryStorage(undefined, join(folder, "guest")), files = new MemoryFiles(file.name, (one) => inMode(mode, one, random));
+          boot.set(readFileSync(guestFile("bootsector.bin")));
+          files.add(new MemoryStorage(row.asBase?.(boot) ?? boot, join(folder, "base")));
+          await row.create(file, SIZE, row.backs ? { file: "base", format: "raw" } : undefined, files);
+          const disk = await openRow(row, inMode(mode, file, random), files);
+          if (!row.backs) await disk.write(0, boot.subarray(0, 512));
           const machine = await makeMachine({ memory: 16, drives: [{ storage: disk, bus }] });
           machine.start();
           expect(await machine.waitForSerial(/DONE|ERR/, 120_000)).toContain(SUM);
@@ -37,7 +39,7 @@ describe.skipIf(!requireGuests(bootsector) || !requireTool("qemu-img"))("a guest
           await machine.destroy();
           await disk.close();
           writeFileSync(file.name, file.bytes);
-          writeFileSync(base.name, base.bytes);
+          for (const { name, bytes } of files.all.values()) writeFileSync(name, bytes);
           if (row.format !== "raw" && row.judged) runTool("qemu-img", ["check", "-f", row.format, file.name]);
         });
       }

@@ -4,6 +4,7 @@ import { createParallels, type ParallelsCreateOptions } from "../../disk/formats
 import { createQcow, type QcowCreateOptions } from "../../disk/formats/qcow1/create.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
 import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
+import { createVmdk, type VmdkCreateOptions } from "../../disk/formats/vmdk/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
 import { createVpc, type VpcCreateOptions } from "../../disk/formats/vpc/create.ts";
 import type { Gate } from "../../disk/gate.ts";
@@ -12,7 +13,9 @@ import type { Storage } from "../../disk/storage.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
 import { cowContents } from "../support/cow-inspect.ts";
+import { MemoryFiles } from "../support/memory-files.ts";
 import { qedContents } from "../support/qed-inspect.ts";
+import { buildHosted, buildCowd, descriptorText } from "../support/vmdk-build.ts";
 import { differencing, fixedVpc, vpcContents } from "../support/vpc-inspect.ts";
 
 /** One row of the conformance suite: a format with options that change how it works. */
@@ -29,8 +32,8 @@ export interface Row {
   readonly judge?: (file: Uint8Array, base: Uint8Array) => Uint8Array;
   /** A base of these contents, in the one format that this one can stand on; absent: a raw one. */
   readonly asBase?: (contents: Uint8Array) => Uint8Array;
-  /** Makes an empty image of `size` bytes in `storage`. */
-  create(storage: Storage, size: number, backing?: { file: string; format: string }): void | Promise<void>;
+  /** Makes an empty image of `size` bytes in `storage`, with its further files, if it has some, in `files`. */
+  create(storage: Storage, size: number, backing: { file: string; format: string } | undefined, files: MemoryFiles): void | Promise<void>;
 }
 
 function qcow2(name: string, options: Partial<Qcow2CreateOptions>): Row {
@@ -77,6 +80,33 @@ const DIFFERENCING: Row = {
   },
 };
 
+function vmdk(name: string, options: Partial<VmdkCreateOptions>): Row {
+  return {
+    name: `vmdk ${name}`, format: "vmdk", backs: options.subformat?.endsWith("Flat") !== true, resizes: false, judged: true, asBase: vmdkOf,
+    create: (storage, size, backing, files) => run(createVmdk(storage, { ...options, size, backingFile: backing?.file }, files)),
+  };
+}
+
+/** The parent of a VMDK is one, too. */
+function vmdkOf(contents: Uint8Array): Uint8Array {
+  const file = new MemoryStorage();
+  void run(createVmdk(file, { size: contents.length }, new MemoryFiles("base")));
+  const disk = open(file, { format: "vmdk" });
+  if (disk instanceof Promise || disk.write(0, contents) || disk.close()) throw new Error("expected a synchronous disk");
+  return file.bytes.slice();
+}
+
+/** Extents that only VMware makes: sparse, flat, sparse, with small grains, and grain tables made when they are needed. */
+function createSplit(storage: Storage, size: number, files: MemoryFiles): void {
+  const names = ["split-0.vmdk", "split-1.vmdk", "split-2.vmdk"], sectors = [1024, 512, size / 512 - 1536];
+  const lines = sectors.map((count, i) => {
+    const extent = i === 1 ? new Uint8Array(count * 512) : buildHosted({ sectors: count, grain: 8, perTable: 32, sparseTables: true });
+    void files.create(names[i] ?? "").write(0, extent);
+    return i === 1 ? `RW ${count} FLAT "${names[i]}" 0` : `RW ${count} SPARSE "${names[i]}"`;
+  });
+  void storage.write(0, Buffer.from(descriptorText("custom", lines, { newline: "\r\n" })));
+}
+
 export const ROWS: readonly Row[] = [
   { name: "raw", format: "raw", backs: false, resizes: true, judged: true, create: (storage, size) => storage.truncate(size) },
   qcow2("defaults", {}),
@@ -108,6 +138,14 @@ export const ROWS: readonly Row[] = [
   vpc("dynamic, 4 KiB blocks", { blockSize: 4096 }),
   vpc("fixed", { fixed: true }),
   DIFFERENCING,
+  vmdk("monolithicSparse", {}),
+  vmdk("monolithicSparse, zeroed_grain", { zeroedGrain: true }),
+  vmdk("streamOptimized", { subformat: "streamOptimized" }),
+  vmdk("streamOptimized, zeroed_grain", { subformat: "streamOptimized", zeroedGrain: true }),
+  vmdk("monolithicFlat", { subformat: "monolithicFlat" }),
+  vmdk("twoGbMaxExtentSparse", { subformat: "twoGbMaxExtentSparse" }),
+  { ...vmdk("COWD", {}), backs: false, judged: false, create: (storage, size) => storage.write(0, buildCowd({ sectors: size / 512, grain: 1 })) },
+  { ...vmdk("three extents", {}), backs: false, judged: false, create: (storage, size, _backing, files) => { createSplit(storage, size, files); } },
   parallels("defaults", {}),
   parallels("4 KiB clusters", { clusterSize: 4096 }),
   parallels("of the old form, 63 sectors a cluster", { clusterSize: 63 * 512, old: true }),
