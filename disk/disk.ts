@@ -158,7 +158,8 @@ export class Disk implements Storage {
 
   #unpack(extent: PackedExtent, into: Uint8Array): Pending {
     const cluster = this.#unpacked.get(extent.storage, extent.offset);
-    if (cluster === undefined) return run(this.#unpackNow(extent, into));
+    // A hostile image may tell of the same bytes as of clusters of two sizes.
+    if (cluster?.length !== extent.clusterSize) return run(this.#unpackNow(extent, into));
     into.set(cluster.subarray(extent.skip, extent.skip + into.length));
   }
 

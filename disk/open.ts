@@ -1,7 +1,8 @@
 import { Disk, type DiskOptions } from "./disk.ts";
 import { DiskError } from "./errors.ts";
 import type { Format, ImageOptions, SnapshotChoice } from "./formats/format.ts";
-import { formatNamed, probe } from "./formats/registry.ts";
+import { raw } from "./formats/raw/index.ts";
+import { formatNamed, probe, probedAtEnd } from "./formats/registry.ts";
 import { type BackingChoice, type Gate, GUESSED_GATE, type NamedImage, NO_GATE } from "./gate.ts";
 import type { Image } from "./image.ts";
 import type { Storage } from "./storage.ts";
@@ -105,7 +106,11 @@ function* backingOf({ backing, format, storage: from }: Image, choice: BackingCh
 export function* probed(storage: Storage): Task<Format> {
   const head = new Uint8Array(Math.min(HEAD, storage.size));
   yield read(storage, 0, head);
-  return probe(head);
+  const format = probe(head), atEnd = probedAtEnd(storage.name);
+  if (format !== raw || atEnd === undefined) return format;
+  const tail = new Uint8Array(Math.min(HEAD, storage.size));
+  yield read(storage, storage.size - tail.length, tail);
+  return atEnd.trailer.probe(tail) ? atEnd : raw;
 }
 
 type OneOptions = Omit<ImageOptions, "tableCache"> & Pick<OpenOptions, "tableCache">;

@@ -28,6 +28,11 @@ export interface Format {
   readonly name: string;
   /** Whether `head`, the first bytes of a file (up to 4 KiB), is of this format. Raw never says so: it is what is left. */
   probe(head: Uint8Array): boolean;
+  /**
+   * For a format whose magic is at the end, where a guest may write if the file is a raw disk: whether `tail`, the last bytes
+   * (up to 4 KiB) of a file whose name ends in `suffix`, is of it.
+   */
+  readonly trailer?: { readonly suffix: string; probe(tail: Uint8Array): boolean };
   /** Opens one image, not its backing file. The image owns `storage` from then on; on a failure the caller keeps it. */
   open(storage: Storage, options: ImageOptions): Task<Image>;
   /** What the image says of itself, also where `open` would refuse it for a feature that we do not have. `gate`: as for `open`; without it no other file is looked at. */

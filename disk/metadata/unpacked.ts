@@ -1,6 +1,9 @@
 import type { Storage } from "../storage.ts";
 
-/** The last unpacked clusters, bounded in bytes; the oldest goes first. Keyed by where the packed bytes stand. */
+/**
+ * The last unpacked clusters, bounded in bytes; the oldest goes first. The newest stays whatever its size (a chunk of a dmg
+ * image may have 64 MiB): or who reads it in pieces would unpack it for each. Keyed by where the packed bytes stand.
+ */
 export class UnpackedClusters {
   readonly #of = new Map<Storage, Map<number, Uint8Array>>();
   #bytes = 0;
@@ -21,7 +24,7 @@ export class UnpackedClusters {
     for (const victims of [clusters, ...this.#of.values()]) {
       for (const oldest of victims.keys()) {
         if (this.#bytes <= this.limit) return;
-        this.#remove(victims, oldest);
+        if (victims !== clusters || oldest !== offset) this.#remove(victims, oldest);
       }
     }
   }

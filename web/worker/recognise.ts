@@ -1,7 +1,8 @@
 import type { Disk } from "../../disk/disk.ts";
 import { DiskError } from "../../disk/errors.ts";
-import { probe } from "../../disk/formats/registry.ts";
+import { probed } from "../../disk/open.ts";
 import type { Storage } from "../../disk/storage.ts";
+import { run } from "../../disk/task.ts";
 
 interface Known { readonly at: number; readonly magic: string; readonly is: string; readonly advice: "convert" | "unpack" | "cd" }
 
@@ -31,8 +32,8 @@ const BOOT_CODE = 440;
 export async function refuseOthers(storage: Storage): Promise<void> {
   if (storage.size === 0) throw new DiskError("invalid-format", "the file is empty", { path: storage.name });
   const head = new Uint8Array(Math.min(HEAD, storage.size)), tail = new Uint8Array(Math.min(SECTOR, storage.size));
+  if ((await run(probed(storage))).name !== "raw") return;
   await storage.read(0, head);
-  if (probe(head).name !== "raw") return;
   await storage.read(storage.size - tail.length, tail);
   const found = KNOWN.find(({ at, magic }) => latin1(head, at, magic.length) === magic)
     ?? (latin1(tail, 0, 8) === "conectix" ? { is: "a Virtual PC disk (VHD)", advice: "convert" as const } : undefined);
