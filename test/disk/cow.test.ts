@@ -10,6 +10,7 @@ import { open, type OpenOptions } from "../../disk/open.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
 import { cowContents } from "../support/cow-inspect.ts";
+import { makeUmlCow } from "../support/uml-cow.ts";
 
 const FIXTURES = join(import.meta.dirname, "../fixtures/cow");
 const fixture = (name: string): Uint8Array => new Uint8Array(gunzipSync(readFileSync(join(FIXTURES, `${name}.gz`))));
@@ -63,20 +64,8 @@ test("the image that we make is the one that QEMU 0.14 made, byte for byte", asy
 
 /** The overlay as user-mode Linux has it: another header, the same sectors. */
 function uml(version: 1 | 2 | 3, little = false, padded = false): Uint8Array {
-  const from = fixture("overlay.cow"), sectors = 1000, header = version === 1 ? 280 : version === 2 ? 4120 : padded ? 4136 : 4128;
-  const bitmap = version === 3 ? 8192 : header, align = version === 3 ? 4096 : 512, data = Math.ceil((bitmap + sectors / 8) / align) * align;
-  const bytes = new Uint8Array(data + sectors * 512), view = new DataView(bytes.buffer), shift = padded ? 4 : 0;
-  const name = version === 3 ? 32 + shift : 8, mtime = version === 3 ? 8 : name + (version === 1 ? 256 : 4096), size = mtime + 4 + shift;
-  view.setUint32(0, 0x4f4f4f4d, little);
-  view.setUint32(4, version, little);
-  bytes.set(new TextEncoder().encode("base1000.raw"), name);
-  view.setUint32(mtime, 77, little);
-  view.setBigUint64(size, BigInt(sectors * 512), little);
-  view.setUint32(size + 8, 512, little);
-  if (version === 3) view.setUint32(size + 12, align);
-  bytes.set(from.subarray(1056, 1056 + sectors / 8), bitmap);
-  bytes.set(from.subarray(1536), data);
-  return bytes;
+  const from = fixture("overlay.cow");
+  return makeUmlCow({ version, little, padded, size: 1000 * 512, backing: "base1000.raw", mtime: 77, bitmap: from.subarray(1056, 1056 + 125), data: from.subarray(1536) });
 }
 
 describe.each([["1, little-endian", uml(1, true)], ["1, big-endian", uml(1)], ["2", uml(2)], ["3", uml(3)], ["3, padded", uml(3, false, true)]])("user-mode Linux's version %s", (_, bytes) => {

@@ -16,6 +16,8 @@ const NEEDED: readonly (readonly [tool: string, debianPackage: string, suites: s
   ["fio", "fio", "NBD, with other clients"],
   ["nbdkit", "nbdkit", "NBD, with other servers"],
   ["bzip2", "bzip2", "bzip2 streams that the reference encoder makes"],
+  ["uml_moo", "uml-utilities", "cow images, with user-mode Linux's own tools"],
+  ["uml_mkcow", "uml-utilities", "cow images, with user-mode Linux's own tools"],
   ["zstd", "zstd", "zstd frames that the reference encoder makes"],
 ];
 
