@@ -1,7 +1,7 @@
 import { DiskError } from "./errors.ts";
 import type { Gate, NamedImage } from "./gate.ts";
 import type { NameAccess, Secrets } from "./names/access.ts";
-import { fullName, isHttp, isPlainName, resolveName } from "./names/paths.node.ts";
+import { fullName, isHttp, isPlainName, isRemote, resolveName } from "./names/paths.node.ts";
 import type { Storage } from "./storage.ts";
 import { FileStorage } from "./storage/file.node.ts";
 
@@ -39,7 +39,7 @@ const DEEPEST = 8;
 export function nodeGate({ lock = true, secrets, depth = 0 }: NodeGateOptions = {}): Required<Gate> {
   const accessFrom = (from: Storage, writable: boolean): NameAccess => {
     if (depth >= DEEPEST) throw new DiskError("unsupported", `images within images go more than ${DEEPEST} deep`, { path: from.name });
-    return { lock, writable, secrets, webOnly: isHttp(from.name), gate: nodeGate({ lock, secrets, depth: depth + 1 }) };
+    return { lock, writable, secrets, webOnly: isRemote(from.name), gate: nodeGate({ lock, secrets, depth: depth + 1 }) };
   };
   const open = (name: string, from: Storage, readOnly = true): Storage | Promise<Storage> => {
     const full = fullName(name, from.name);
@@ -49,7 +49,7 @@ export function nodeGate({ lock = true, secrets, depth = 0 }: NodeGateOptions = 
       if (!readOnly) throw new DiskError("read-only", `'${name}' is on the web and cannot be written: put an overlay on the image`, { path: from.name });
       return openPlain(resolved, false);
     }
-    if (isHttp(from.name)) throw new DiskError("unsupported", `an image from the web names the local file '${name}'`, { path: from.name });
+    if (isRemote(from.name)) throw new DiskError("unsupported", `an image from the web names the local file '${name}'`, { path: from.name });
     return FileStorage.open(resolved, { mode: readOnly ? "read" : "write", lock });
   };
   return {

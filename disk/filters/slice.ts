@@ -41,12 +41,16 @@ export class SliceStorage extends Filter implements Sparse {
     if (size !== this.length) throw new DiskError("unsupported", "a window into another file has a fixed size", { path: this.name, operation: "truncate" });
   }
 
-  dataAt(offset: number): SparseExtent {
+  dataAt(offset: number): SparseExtent | undefined {
     const rest = this.length - offset, at = this.start + offset;
     if (at >= this.inner.size) return { data: false, length: rest };
     if (!isSparse(this.inner)) return { data: true, length: rest };
-    const { data, length } = this.inner.dataAt(at);
-    return { data, length: Math.min(length, rest) };
+    const found = this.inner.dataAt(at);
+    return found && { data: found.data, length: Math.min(found.length, rest) };
+  }
+
+  learn(offset: number): Pending {
+    return isSparse(this.inner) ? this.inner.learn?.(this.start + offset) : undefined;
   }
 
   placeOf(offset: number): Place {

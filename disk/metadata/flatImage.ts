@@ -18,7 +18,7 @@ export abstract class FlatImage implements Image {
   }
 
   // oxlint-disable-next-line require-yield -- everything is always resident
-  *load(): Task {}
+  *load(_offset: number): Task {}
 
   // oxlint-disable-next-line require-yield -- every extent is writable, so nobody asks
   *allocate(): Task<Allocation> {

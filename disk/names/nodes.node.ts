@@ -10,6 +10,7 @@ import { run } from "../task.ts";
 import type { NameAccess } from "./access.ts";
 import { takeCommon, takeFormatOptions } from "./formatOptions.ts";
 import { toJsonLine } from "./json.ts";
+import { isNbd, parseNbdName } from "./nbd.ts";
 import { NodeOptions, optionsFromJson } from "./options.ts";
 import { fullName, isHttp, resolveName } from "./paths.node.ts";
 import { PROTOCOLS } from "./protocols.node.ts";
@@ -44,8 +45,14 @@ function namedOptions(name: string): NodeOptions {
   const [, protocol = "", rest = ""] = /^([^/:]{2,}):(.*)$/s.exec(name) ?? [];
   if (protocol === "null-co" || protocol === "null-aio") return new NodeOptions([["file.driver", protocol]]);
   if (protocol === "host_device") return new NodeOptions([["file.driver", protocol], ["file.filename", rest]]);
+  if (isNbd(name)) return nbdOptions(name);
   const plain = resolveName(name, "");
   return isHttp(plain) ? new NodeOptions([["file.driver", new URL(plain).protocol.slice(0, -1)], ["file.url", plain]]) : new NodeOptions([["file.driver", "file"], ["file.filename", plain]]);
+}
+
+function nbdOptions(name: string): NodeOptions {
+  const { server, export: exported } = parseNbdName(name);
+  return new NodeOptions([["file.driver", "nbd"], ...Object.entries(server).map(([key, value]): [string, string] => [`file.server.${key}`, value]), ...(exported === undefined ? [] : [["file.export", exported] as [string, string]])]);
 }
 
 /** Opens the node that `options` describe, and the files it consists of. The caller closes its storage. */

@@ -1,7 +1,11 @@
 import { DiskError } from "../errors.ts";
+import { isNbd, isRemoteNbd } from "./nbd.ts";
 
 /** Whether `name` is a URL that we can read. */
 export const isHttp = (name: string): boolean => /^https?:\/\//i.test(name);
+
+/** Whether the image called `name` comes from elsewhere, and may be anybody's. */
+export const isRemote = (name: string): boolean => isHttp(name) || isRemoteNbd(name);
 
 /** QEMU takes a name with a colon before any slash for `protocol:...`; one letter is a drive of Windows. */
 const protocolOf = (name: string): string | undefined => /^([^/:]{2,}):/.exec(name)?.[1];
@@ -19,6 +23,7 @@ export function isPlainName(name: string): boolean {
 export function fullName(name: string, from: string): string {
   if (protocolOf(name) !== undefined || name.startsWith("/")) return name;
   if (isHttp(from)) return new URL(name, from).href;
+  if (isNbd(from)) throw new DiskError("unsupported", `it names '${name}', but an NBD export is in no folder: use names that say all`, { path: from });
   return from.slice(0, from.lastIndexOf("/") + 1) + name;
 }
 

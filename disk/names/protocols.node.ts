@@ -2,7 +2,9 @@ import { DiskError } from "../errors.ts";
 import type { InfoObject } from "../formats/info.ts";
 import type { Storage } from "../storage.ts";
 import { FileStorage } from "../storage/file.node.ts";
+import { PORT } from "../nbd/protocol.ts";
 import type { NameAccess } from "./access.ts";
+import { type NbdAddress, nbdTitle } from "./nbd.ts";
 import type { NodeOptions } from "./options.ts";
 
 /** What a protocol node's options led to. */
@@ -19,7 +21,7 @@ type Protocol = (options: NodeOptions, access: NameAccess, driver: string) => Op
 
 /** Drivers that lead to bytes, by QEMU's names. */
 export const PROTOCOLS: Readonly<Record<string, Protocol>> = {
-  "file": openFile, "host_device": openFile, "http": openHttp, "https": openHttp, "null-co": openNull, "null-aio": openNull,
+  "file": openFile, "host_device": openFile, "http": openHttp, "https": openHttp, "null-co": openNull, "null-aio": openNull, "nbd": openNbd,
 };
 
 function openFile(options: NodeOptions, { lock, writable = false, webOnly = false }: NameAccess, driver: string): OpenedStorage {
@@ -51,6 +53,28 @@ async function openHttp(options: NodeOptions, { writable = false }: NameAccess, 
   const { HttpStorage } = await import("../storage/http.ts");
   const storage = await HttpStorage.open(url, timeout === undefined ? {} : { timeout: timeout * 1000 });
   return { storage, options: { driver, url }, title: url };
+}
+
+async function openNbd(options: NodeOptions, { writable = false, webOnly = false }: NameAccess): Promise<OpenedStorage> {
+  if (options.take("tls-creds") !== undefined || options.take("tls-hostname") !== undefined) throw new DiskError("unsupported", "TLS is not there: use a tunnel where the network is not yours");
+  for (const name of ["reconnect-delay", "open-timeout"]) options.size(name);
+  const address = { server: nbdServer(options), export: options.string("export") };
+  if (webOnly && address.server.type === "unix") throw new DiskError("unsupported", `an image from elsewhere names the local socket '${address.server.path}'`);
+  const { NbdStorage } = await import("../storage/nbd.ts"), { dialer } = await import("../nbd/dial.node.ts"), title = nbdTitle(address);
+  const storage = await NbdStorage.open(title, dialer(address.server), { export: address.export, writable });
+  return { storage, options: { driver: "nbd", server: address.server, ...(address.export === undefined ? {} : { export: address.export }) }, title };
+}
+
+/** `server.*`, or `host`, `port` and `path` as they were called before. */
+function nbdServer(options: NodeOptions): NbdAddress["server"] {
+  const child = options.child("server"), type = child.word("type", ["inet", "unix"]);
+  const get = (name: string): string | undefined => child.string(name) ?? options.string(name);
+  const path = get("path"), host = get("host"), port = get("port");
+  child.finish("nbd", true);
+  if (path !== undefined && host !== undefined) throw new DiskError("invalid-argument", "path and host may not be used at the same time");
+  if (path !== undefined && type !== "inet") return { type: "unix", path };
+  if (host !== undefined && type !== "unix") return { type: "inet", host, port: port ?? String(PORT) };
+  throw new DiskError("invalid-argument", "NBD server address missing");
 }
 
 const GIB = 2 ** 30, SECTOR = 512;

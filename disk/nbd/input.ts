@@ -24,7 +24,8 @@ export class Input {
 
   /** Copies what is left, so that the last chunk is its owner's again. */
   keep(): void {
-    this.#bytes = this.#bytes.slice(this.#start);
+    // Not `slice`: that of Node's Buffer copies nothing.
+    this.#bytes = new Uint8Array(this.#bytes.subarray(this.#start));
     this.#start = 0;
   }
 

@@ -1,4 +1,5 @@
-import type { Storage } from "../storage.ts";
+import type { Pending, Storage } from "../storage.ts";
+import { type Task, wait } from "../task.ts";
 
 /** What a sparse file holds at some offset. `length` (bytes, at least 1) is how far the same answer holds. */
 export interface SparseExtent { readonly data: boolean; readonly length: number }
@@ -7,9 +8,21 @@ export interface SparseExtent { readonly data: boolean; readonly length: number 
 export interface Sparse {
   /**
    * `data: false` only where the bytes surely read as zeros without taking space; `data: true` promises nothing.
-   * `offset` is below `size`; the answer reaches to the end of the storage at most. Synchronous.
+   * `offset` is below `size`; the answer reaches to the end of the storage at most. Synchronous; `undefined`: `learn`
+   * has to ask first.
    */
-  dataAt(offset: number): SparseExtent;
+  dataAt(offset: number): SparseExtent | undefined;
+  /** Makes the next `dataAt(offset)` answer. Absent: it always does. */
+  learn?(offset: number): Pending;
+}
+
+/** `dataAt`, asking first where that is needed. */
+export function* learnedAt(storage: Sparse, offset: number): Task<SparseExtent> {
+  for (;;) {
+    const known = storage.dataAt(offset);
+    if (known !== undefined) return known;
+    yield wait(() => storage.learn?.(offset));
+  }
 }
 
 /** Where bytes stand: at which offset of which file. */

@@ -4,6 +4,7 @@ import { DiskError } from "../errors.ts";
 import type { Gate, NamedImage } from "../gate.ts";
 import { fullName, isHttp, nodeGate, openPlain, resolveName } from "../gate.node.ts";
 import type { Secrets } from "../names/access.ts";
+import { isNbd } from "../names/nbd.ts";
 import { isPlainName } from "../names/paths.node.ts";
 import type { Format, SnapshotChoice } from "../formats/format.ts";
 import { formatNamed } from "../formats/registry.ts";
@@ -122,11 +123,18 @@ async function fileOf(named: NamedImage): Promise<ImageFile> {
 async function describeOne({ storage, format, backing, title, protocol }: ImageFile, gate: Gate): Promise<ImageDescription> {
   try {
     if (typeof backing === "function") throw new DiskError("invalid-argument", `Block format '${format.name}' does not support the option 'backing' here: only the image itself is looked at`);
-    const info = await run(format.info(storage, gate));
-    return { name: title, format: protocol ?? format.name, info, allocated: sum([storage.name, ...info.files ?? []].map(allocatedBytes)), fullBackingName: info.backing && fullName(info.backing.file, storage.name) };
+    const told = await run(format.info(storage, gate));
+    // QEMU's nbd driver says nothing of what it reads, not even that it is clean.
+    const info = format.name === "raw" && isNbd(storage.name) ? { ...told, dirty: null } : told;
+    return { name: title, format: protocol ?? format.name, info, allocated: sum([storage.name, ...info.files ?? []].map(allocatedBytes)), fullBackingName: info.backing && fullBackingName(info.backing.file, storage.name) };
   } catch (error) {
     throw DiskError.within(error, { path: storage.name, format: format.name, operation: "open" });
   }
+}
+
+/** `undefined`: the name is relative, and to nothing. */
+function fullBackingName(file: string, from: string): string | undefined {
+  return isNbd(from) && isPlainName(file) && !file.startsWith("/") && !isHttp(file) ? undefined : fullName(file, from);
 }
 
 function sum(counts: readonly (number | undefined)[]): number | undefined {

@@ -62,7 +62,7 @@ function toText({ name, format, info, allocated, fullBackingName }: ImageDescrip
     encrypted === true ? "encrypted: yes" : undefined,
     clusterSize === undefined ? undefined : `cluster_size: ${clusterSize}`,
     dirty === true ? "cleanly shut down: no" : undefined,
-    backing === undefined ? undefined : `backing file: ${backing.file}${fullBackingName === backing.file ? "" : ` (actual path: ${fullBackingName})`}`,
+    backing === undefined ? undefined : `backing file: ${backing.file}${fullBackingName === backing.file ? "" : ` (${fullBackingName === undefined ? "cannot determine actual path" : `actual path: ${fullBackingName}`})`}`,
     backing?.format === undefined ? undefined : `backing file format: ${backing.format}`,
     ...(snapshots.length === 0 ? [] : ["Snapshot list:", ...snapshotTable(snapshots)]),
   ].filter((line) => line !== undefined);

@@ -1,6 +1,6 @@
 import type { Extent, Image } from "../image.ts";
 import type { Storage } from "../storage.ts";
-import { isSparse, placeOf } from "../storage/sparse.ts";
+import { isSparse, learnedAt, placeOf } from "../storage/sparse.ts";
 import type { Task } from "../task.ts";
 import { allocatedBytes } from "./images.ts";
 
@@ -26,7 +26,7 @@ export function* entryAt(chain: readonly Image[], start: number, length: number,
   for (const [depth, image] of chain.entries()) {
     const extent = yield* layout(image, start, Math.min(length, image.size - start));
     length = extent.length;
-    if (extent.kind !== "backing") return toEntry(extent, image, start, depth, dense[depth] === true || image.layout !== undefined);
+    if (extent.kind !== "backing") return yield* toEntry(extent, image, start, depth, dense[depth] === true || image.layout !== undefined);
     const below = chain[depth + 1];
     if (below === undefined || start >= below.size) return { start, length, depth, present: false, zero: true, data: false };
   }
@@ -41,7 +41,7 @@ function* layout(image: Image, offset: number, length: number): Task<Extent> {
   }
 }
 
-function toEntry(extent: Exclude<Extent, { kind: "backing" }>, image: Image, start: number, depth: number, dense: boolean): Entry {
+function* toEntry(extent: Exclude<Extent, { kind: "backing" }>, image: Image, start: number, depth: number, dense: boolean): Task<Entry> {
   const entry = { start, length: extent.length, depth, present: true, zero: extent.kind === "zero", data: extent.kind !== "zero" };
   if (extent.kind === "packed") return entry;
   // A raw image's bytes are its file's; other formats count from where they begin.
@@ -50,7 +50,7 @@ function toEntry(extent: Exclude<Extent, { kind: "backing" }>, image: Image, sta
   const { storage, offset } = extent, place = placed(storage, offset);
   if ((dense && extent.sparse !== true) || !isSparse(storage)) return { ...entry, ...place };
   // Preallocated: the space is reserved in the tables, but the file has nothing there yet.
-  const { data, length } = storage.dataAt(offset);
+  const { data, length } = yield* learnedAt(storage, offset);
   return { ...entry, ...place, length: Math.min(length, extent.length), zero: !data };
 }
 

@@ -86,7 +86,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io", "qemu-nbd", "nbdinfo", "nbdc
 
   test("fio writes, reads back and finds what it wrote", async () => {
     const ours = await serve("-t", "-e", "0", "-f", "qcow2", create("fio.qcow2", "qcow2"));
-    const common = ["--name=verify", "--ioengine=nbd", `--uri=${ours.url}`, "--bsrange=512-256k", "--bs_unaligned=1", "--iodepth=16", `--size=${SIZE}`, "--verify=crc32c", "--verify_fatal=1", "--output-format=terse"];
+    const common = ["--name=verify", "--ioengine=nbd", `--uri=${ours.url}`, "--bsrange=512-256k", "--bs_unaligned=1", "--iodepth=16", `--size=${SIZE}`, "--verify=crc32c", "--verify_fatal=1", "--output-format=terse", `--aux-path=${folder}`];
     runTool("fio", [...common, "--rw=randrw", "--fsync=20", "--norandommap=0"]);
     expect(await ours.stop()).toBe(0);
     expect(tryTool("qemu-img", ["check", at("fio.qcow2")])).toMatchObject({ status: 0 });

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { afterAll } from "vitest";
 import { findTool } from "./tools.ts";
@@ -32,13 +32,24 @@ export function startNbdkit(folder: string, ...args: string[]): Promise<NbdPeer>
   return start(socket, "nbdkit", ["-f", "--exit-with-parent", "-U", socket, ...args]);
 }
 
+/** Whether somebody listens: the socket is there a moment earlier. */
+export function listens(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(socket, () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once("error", () => { resolve(false); });
+  });
+}
+
 async function start(socket: string, tool: string, args: readonly string[]): Promise<NbdPeer> {
   const child = spawn(findTool(tool) ?? tool, args, { stdio: ["ignore", "ignore", "pipe"] });
   running.push(child);
   let said = "";
   child.stderr.on("data", (bytes: Buffer) => { said += bytes.toString(); });
   const ended = new Promise<void>((resolve) => { child.once("exit", () => { resolve(); }); });
-  for (let tries = 0; !existsSync(socket); tries++) {
+  for (let tries = 0; !(await listens(socket)); tries++) {
     if (tries > 200 || child.exitCode !== null) throw new Error(`${tool} ${args.join(" ")} does not start: ${said}`);
     await new Promise((resolve) => { setTimeout(resolve, 20); });
   }

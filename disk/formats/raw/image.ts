@@ -2,7 +2,7 @@ import { DiskError } from "../../errors.ts";
 import type { Extent } from "../../image.ts";
 import { FlatImage } from "../../metadata/flatImage.ts";
 import type { Storage } from "../../storage.ts";
-import { isSparse } from "../../storage/sparse.ts";
+import { isSparse, learnedAt } from "../../storage/sparse.ts";
 import { truncate, type Task } from "../../task.ts";
 
 const SECTOR = 512;
@@ -13,12 +13,19 @@ export class RawImage extends FlatImage {
     super("raw", storage, Math.ceil(storage.size / SECTOR) * SECTOR, readOnly);
   }
 
-  layout(offset: number, length: number): Extent {
+  layout(offset: number, length: number): Extent | undefined {
     const present = this.storage.size - offset;
     if (present <= 0) return { kind: "zero", length, offset };
     if (!isSparse(this.storage)) return this.map(offset, Math.min(length, present));
-    const { data, length: run } = this.storage.dataAt(offset);
+    const found = this.storage.dataAt(offset);
+    if (found === undefined) return undefined;
+    const { data, length: run } = found;
     return data ? this.map(offset, Math.min(run, length, present)) : { kind: "zero", length: Math.min(run, length), offset };
+  }
+
+  /** For `layout`: `map` always answers. */
+  override *load(offset: number): Task {
+    if (offset < this.storage.size && isSparse(this.storage)) yield* learnedAt(this.storage, offset);
   }
 
   *resize(size: number): Task {
