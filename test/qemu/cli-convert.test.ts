@@ -15,7 +15,7 @@ const LARGE = ["big.raw", "big.qcow2", "big-top.qcow2"];
 const TARGETS = ["-O raw", "-O qcow2", "-O qcow2 -o cluster_size=4k", "-O qcow2 -o compat=0.10,cluster_size=2M", "-O raw -S 64k", "-O qcow2 -S 512"];
 
 /** `x` is what they make. */
-const LINES = [
+const LINES: string[] = [
   "sparse.raw x", "sparse.raw", "", "x", "-O foo sparse.raw x", "-O qcow2 -o size=5M sparse.raw x", "-O raw -o cluster_size=4k sparse.raw x", "-O qcow2 -o cluster_size=3k sparse.raw x", "-O qcow2 -o foo=1 sparse.raw x",
   "-O qcow2 -o preallocation=off sparse.raw x", "-O qcow2 -o lazy_refcounts=on,refcount_bits=8 q.qcow2 x", "-O qcow2 -o compression_type=zstd q.qcow2 x",
   "-O qcow sparse.raw x", "-O qcow odd.raw x", "-O qcow none.raw x", "-O qcow top.qcow2 x", "-O qcow -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow -B full.raw sparse.raw x", "-O qcow -o cluster_size=4k q.qcow2 x", "q.qcow x", "-O qcow2 over.qcow x", "-O qcow over.qcow x",
@@ -36,7 +36,14 @@ const LINES = [
   // Arguments
   "-p sparse.raw x", "-p -q sparse.raw x", "-q sparse.raw x", "-p none.raw x", "gone x", "sparse.raw nowhere/x", "sparse.raw sub", "sparse.raw sparse.raw", "-U sparse.raw x", "-f qcow2 sparse.raw x", "-f foo sparse.raw x", "-f raw q.qcow2 x", "-Oqcow2 q.qcow2 x", "q.qcow2 x -O qcow2", "-z", "-O", "-O qcow2 -b q.qcow2 top.qcow2 x",
 ];
-const MADE = ["x", "there.raw", "short.raw", "there.qcow2", "over.qcow2", "blank.raw"];
+const VMDK_TARGETS = ["", "-S 0", "-o zeroed_grain=on", "-o subformat=monolithicFlat", "-o subformat=twoGbMaxExtentSparse", "-o subformat=twoGbMaxExtentFlat", "-o subformat=streamOptimized", "-S 0 -o subformat=streamOptimized"].map((options) => `-O vmdk ${options}`);
+LINES.push(
+  ...VMDK_TARGETS.flatMap((target) => ["odd.raw", "sparse.raw", "full.raw", "top.qcow2", "split.vmdk", "stream.vmdk"].map((image) => `${target} ${image} x`)),
+  ...["-O raw", "-O qcow2"].flatMap((target) => ["some.vmdk", "flat.vmdk", "split.vmdk", "stream.vmdk", "over.vmdk"].map((image) => `${target} ${image} x`)),
+  "-O vmdk -B some.vmdk -F vmdk over.vmdk x", "-O vmdk -o zeroed_grain=on -B some.vmdk -F vmdk over.vmdk x", "-O vmdk -B q.qcow2 -F qcow2 top.qcow2 x", "-O vmdk -o subformat=monolithicFlat -B some.vmdk -F vmdk over.vmdk x",
+  "-n -O vmdk sparse.raw there.vmdk", "-n -O vmdk top.qcow2 there.vmdk", "-O vmdk sparse.raw there.vmdk", "-O vmdk -o subformat=foo sparse.raw x", "-O vmdk sparse.raw odd.raw x",
+);
+const MADE = ["x", "there.raw", "short.raw", "there.qcow2", "over.qcow2", "blank.raw", "there.vmdk"];
 
 function makeImages(): void {
   mkdirSync("sub");
@@ -68,6 +75,12 @@ function makeImages(): void {
   img("create", "-q", "-f", "qcow", "-b", "q.qcow2", "-F", "qcow2", "over.qcow");
   io("-c", "write -P 4 7M 100k", "-c", "write -P 5 1100k 1k", "over.qcow");
   img("convert", "-O", "vpc", "q.qcow2", "some.vhd");
+  img("convert", "-O", "vmdk", "q.qcow2", "some.vmdk");
+  img("convert", "-O", "vmdk", "-o", "subformat=streamOptimized", "top.qcow2", "stream.vmdk");
+  img("convert", "-O", "vmdk", "-o", "subformat=monolithicFlat", "sparse.raw", "flat.vmdk");
+  img("convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "q.qcow2", "split.vmdk");
+  img("create", "-q", "-f", "vmdk", "-b", "some.vmdk", "-F", "vmdk", "over.vmdk", "12M");
+  io("-c", "write -P 4 7M 100k", "-c", "write -P 5 1100k 1k", "over.vmdk");
   img("convert", "-O", "vpc", "-o", "subformat=fixed,force_size=on", "q.qcow2", "fixed.vhd");
   img("create", "-q", "big.raw", "5G");
   io("-f", "raw", "-c", "write -P 9 4900M 3M", "-c", "write -P 8 0 1M", "big.raw");
@@ -85,11 +98,14 @@ function makeThere(): void {
   io("-c", "write -P 201 0 12M", "there.qcow2");
   img("create", "-q", "-f", "qcow2", "-b", "q.qcow2", "-F", "qcow2", "over.qcow2");
   img("create", "-q", "blank.raw", "10M");
+  img("create", "-q", "-f", "vmdk", "there.vmdk", "12M");
+  io("-c", "write -P 201 0 12M", "there.vmdk");
 }
 
 /** By magic: what convert makes. */
-function formatOf(file: string): "raw" | "qcow" | "qcow2" | "vpc" {
+function formatOf(file: string): "raw" | "qcow" | "qcow2" | "vpc" | "vmdk" {
   const head = readFileSync(file).subarray(0, 8);
+  if (/^(KDMV|# Disk D)/.test(head.toString("latin1"))) return "vmdk";
   if (head.toString("latin1") === "conectix") return "vpc";
   if (head.subarray(0, 4).toString("latin1") !== "QFI\xfb") return "raw";
   return head.readUInt32BE(4) === 1 ? "qcow" : "qcow2";
@@ -99,11 +115,12 @@ function formatOf(file: string): "raw" | "qcow" | "qcow2" | "vpc" {
 function harvest(): string[] {
   return MADE.filter((name) => existsSync(name)).map((name) => {
     const format = formatOf(name), info = JSON.parse(img("info", "-f", format, "--output=json", name)) as Record<string, unknown>;
-    if (format === "qcow2") img("check", "-q", name);
+    if (format === "qcow2" || format === "vmdk") img("check", "-q", "-f", format, name);
     img("convert", "-f", format, "-O", "raw", name, "content");
     const hash = runTool("sha256sum", ["content"]).slice(0, 64);
-    for (const used of ["content", name]) rmSync(used);
-    return `${name} ${hash} ${JSON.stringify({ ...info, "actual-size": 0 })}`;
+    for (const used of ["content", name, ...readdirSync(".").filter((one) => one.startsWith("x-"))]) rmSync(used);
+    // A VMDK's content ID is random.
+    return `${name} ${hash} ${JSON.stringify({ ...info, "actual-size": 0 }).replace(/"cid":\d+/, "")}`;
   });
 }
 
@@ -129,7 +146,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("convert, as qemu-img", () 
   });
 
   test.each(LARGE)("over 4 GiB: %s", async (image) => {
-    for (const format of ["raw", "qcow2", "vpc"]) {
+    for (const format of ["raw", "qcow2", "vpc", "vmdk"]) {
       expect(await disk86("convert", "-O", format, image, "x")).toEqual({ status: 0, stdout: "", stderr: "" });
       // A VHD is somewhat larger.
       expect(qemuImg("compare", "-F", format, image, "x").stdout).toMatch(/^(Warning: Image size mismatch!\n)?Images are identical\.\n$/);
@@ -145,7 +162,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("convert, as qemu-img", () 
     if (existing) makeThere();
     const wanted = qemuImg(...args), wantedFiles = wanted.status === 0 ? harvest() : [];
     // What qemu-img leaves behind after a failure is its own.
-    for (const name of MADE) rmSync(name, { force: true });
+    for (const name of [...MADE, ...readdirSync(".").filter((one) => one.startsWith("x-"))]) rmSync(name, { force: true });
     if (existing) makeThere();
     const ours = await disk86(...args), files = harvest();
     // What was printed before a failure is no promise.

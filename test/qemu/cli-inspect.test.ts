@@ -60,6 +60,7 @@ function makeFiles(): void {
   makeParallels();
   makeQcows();
   makeVhds();
+  makeVmdks();
 }
 
 /** The first refcount block of these images is their third cluster. */
@@ -114,6 +115,29 @@ function makeQcows(): void {
 }
 
 const QCOWS = ["empty.qcow", "some.qcow", "over.qcow"];
+function makeVmdks(): void {
+  const some = ["-c", "write -P 1 5M 1M", "-c", "write -P 1 2000k 100k", "-c", "write -P 2 9990k 10k"];
+  img("create", "-q", "-f", "vmdk", "empty.vmdk", "100M");
+  img("create", "-q", "-f", "vmdk", "some.vmdk", "10000k");
+  img("create", "-q", "-f", "vmdk", "-o", "zeroed_grain=on", "zeroed.vmdk", "10000k");
+  img("create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", "flat.vmdk", "10000k");
+  img("create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "split.vmdk", "5G");
+  img("create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentFlat", "sub/split.vmdk", "5G");
+  for (const name of ["some.vmdk", "zeroed.vmdk", "flat.vmdk", "split.vmdk", "sub/split.vmdk"]) io(...some, name);
+  io("-c", "write -P 3 2047M 2M", "-c", "write -P 4 4099M 1k", "split.vmdk");
+  io("-c", "write -P 3 2047M 2M", "-c", "write -P 4 4099M 1k", "sub/split.vmdk");
+  io("-c", "write -z 0 64k", "-c", "write -z 5M 64k", "zeroed.vmdk");
+  img("convert", "-O", "vmdk", "-o", "subformat=streamOptimized", "some.vmdk", "stream.vmdk");
+  img("create", "-q", "-f", "vmdk", "-b", "some.vmdk", "-F", "vmdk", "over.vmdk");
+  io("-c", "write -P 1 5M 100k", "-c", "write -P 1 1000k 99k", "over.vmdk");
+  img("create", "-q", "-f", "vmdk", "-b", "../split.vmdk", "-F", "vmdk", "-o", "zeroed_grain=on", "sub/over.vmdk", "6G");
+  io("-c", "write -P 1 2048M 100k", "-c", "write -z 2049M 1M", "-c", "write -P 7 5500M 1M", "sub/over.vmdk");
+  copyFileSync("some.vmdk", "renamed.vmdk");
+  copyFileSync("empty.vmdk", "future.vmdk");
+  patch("future.vmdk", 4, [4]);
+}
+
+const VMDKS = ["empty.vmdk", "some.vmdk", "zeroed.vmdk", "flat.vmdk", "split.vmdk", "sub/split.vmdk", "stream.vmdk", "over.vmdk", "sub/over.vmdk", "renamed.vmdk", "future.vmdk", "split-s001.vmdk"];
 function makeVhds(): void {
   img("create", "-q", "-f", "vpc", "empty.vhd", "100M");
   img("create", "-q", "-f", "vpc", "-o", "force_size=on", "some.vhd", "10000k");
@@ -126,7 +150,7 @@ const VHDS = ["empty.vhd", "some.vhd", "fixed.vhd"];
 const PARALLELS = ["empty.hdd", "some.hdd", "surplus.hdd"];
 const VDIS = ["empty.vdi", "some.vdi", "fixed.vdi", "count.vdi", "twice.vdi", "large.vdi"];
 const IMAGES = [
-  ...VDIS, ...PARALLELS, ...VHDS, ...QCOWS,
+  ...VDIS, ...PARALLELS, ...VHDS, ...QCOWS, ...VMDKS,
   "empty.qcow2", "old.qcow2", "new.qcow2", "base.qcow2", "top.qcow2", "packed-top.qcow2", "packed.qcow2", "flat.qcow2", "snapshots.qcow2", "bitmaps.qcow2",
   "metadata.qcow2", "falloc.qcow2", "full.qcow2", "data.qcow2", "aes.qcow2", "luks.qcow2", "orphan.qcow2", "loop.qcow2", "sub/over.qcow2", "link/over.qcow2", "./top.qcow2",
   "sparse.raw", "odd.raw", "none.raw", "short.qcow2", "on-raw.qcow2", "leak.qcow2", "corrupt.qcow2", "dirty.qcow2", "marked.qcow2", "future.qcow2", "v9.qcow2", "nothing-here", "sub",
