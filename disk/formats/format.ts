@@ -2,6 +2,7 @@ import type { Gate } from "../gate.ts";
 import type { Image } from "../image.ts";
 import type { Storage } from "../storage.ts";
 import type { Task } from "../task.ts";
+import type { Amendment } from "./amendment.ts";
 import type { CheckOptions, CheckResult } from "./check.ts";
 import type { Creation } from "./creation.ts";
 import type { FormatInfo } from "./info.ts";
@@ -39,6 +40,8 @@ export interface Format {
   info(storage: Storage, gate?: Gate): Task<FormatInfo>;
   /** How an empty image is made; absent: this format is for reading only. */
   readonly creation?: Creation;
+  /** What of an image can be changed later; absent: nothing. */
+  readonly amendment?: Amendment;
   /** Looks for contradictions in the image, and mends them if asked; absent: the format has nothing to check. */
   check?(storage: Storage, options?: CheckOptions): Task<CheckResult>;
   /** Whether `open` can give the disk of an internal snapshot. */

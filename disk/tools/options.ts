@@ -29,6 +29,11 @@ export class OptionValues {
     this.#values.set("size", { value: bytes, text: integer(bytes) });
   }
 
+  /** Only what was given. */
+  given(): CreateValues {
+    return Object.fromEntries([...this.#values].map(([name, { value }]) => [name, value]));
+  }
+
   /** With the defaults of what was not given. */
   all(): CreateValues {
     return Object.fromEntries(this.#effective().map(([name, { value }]) => [name, value]));
@@ -70,8 +75,8 @@ function parse({ name, type }: CreateOption, text: string): { value: string | nu
 
 const TYPE_NAMES: Record<CreateOption["type"], string> = { string: "<str>", size: "<size>", number: "<num>", boolean: "<bool (on/off)>" };
 
-/** What `-o help` prints. */
-export function optionHelp(format: string, table: readonly CreateOption[]): string {
+/** What `-o help` prints; `title`, if it is not about making an image. */
+export function optionHelp(format: string, table: readonly CreateOption[], title = `Supported ${format} options:`): string {
   const lines = table.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(({ name, type, help }) => `  ${`${name}=${TYPE_NAMES[type]}`.padEnd(22)} - ${help}\n`);
-  return `Supported ${format} options:\n${lines.join("")}`;
+  return `${title}\n${lines.join("")}`;
 }

@@ -9,6 +9,7 @@ export const DISK_VERBS: readonly VerbEntry[] = [
   { name: "compare", summary: "tell whether two images read the same", load: async () => (await import("./compare.ts")).compare },
   { name: "resize", summary: "make a disk larger or smaller", load: async () => (await import("./resize.ts")).resize },
   { name: "convert", summary: "copy an image to another format, or several into one", load: async () => (await import("./convert.ts")).convert },
+  { name: "amend", summary: "change options of an image that is there", load: async () => (await import("./amend.ts")).amend },
   { name: "bitmap", summary: "make and change the persistent bitmaps of an image", load: async () => (await import("./bitmap.ts")).bitmap },
   { name: "snapshot", summary: "list the internal snapshots of an image", load: async () => (await import("./snapshot.ts")).snapshot },
   { name: "serve", qemu: "none", summary: "serve an image to NBD clients", load: async () => (await import("./serve.ts")).serve },

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { Random } from "../support/generator.ts";
 import { runTool } from "../support/tools.ts";
+import { AMENDED } from "./amendScenarios.ts";
 import { BITMAPS } from "./bitmapScenarios.ts";
 import { guestScenario, made, openNow, type Scenario } from "./scenario.ts";
 import type { Guest } from "./guest.ts";
@@ -209,7 +210,7 @@ export const OWN: readonly Scenario[] = [
     work: subclusters,
   })),
   guestScenario({ name: "sessions follow each other", image: () => made(SMALL), work: (guest, reopen) => { scribble(guest); reopen(); churn(guest); reopen(); scribble(guest); } }),
-  ...BITMAPS,
+  ...BITMAPS, ...AMENDED,
 ];
 
 /** Scenarios on images that only QEMU can make. */

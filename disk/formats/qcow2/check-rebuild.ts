@@ -1,10 +1,10 @@
 import { setU64 } from "../../bytes/struct.ts";
 import { DiskError } from "../../errors.ts";
-import { flush, write, type Task } from "../../task.ts";
+import { flush, read, write, type Task } from "../../task.ts";
 import { PAGE } from "./check-counts.ts";
 import type { Refcounting } from "./check-refcounts.ts";
 import { MARK, type CheckState } from "./check-state.ts";
-import { HeaderFields, LIMITS } from "./header.ts";
+import { HeaderFields, HeaderFields3, LIMITS, V2_LENGTH } from "./header.ts";
 import type { SnapshotTable } from "./snapshots.ts";
 import { formatSnapshots } from "./snapshots.ts";
 
@@ -22,12 +22,15 @@ interface Plan {
   readonly end: number;
 }
 
+/** How refcounts are to be written: log2 of their bits, and where they stood so far. */
+export interface Rebuilt extends Pick<Refcounting, "width" | "perBlock" | "own"> { readonly order: number }
+
 /**
  * Writes the whole refcount structure anew from the references, behind the end of the file, where nothing is; only
  * then does one write to the header switch over to it. What the old structure took is free from then on. With
  * `table` the snapshot table is written anew as well.
  */
-export function* rebuild(state: CheckState, refcounts: Refcounting, table: SnapshotTable | undefined): Task {
+export function* rebuild(state: CheckState, refcounts: Rebuilt, table: SnapshotTable | undefined): Task {
   const { header, file, clusterSize } = state;
   const snapshots = Array.from({ length: Math.ceil((table?.length ?? 0) / clusterSize) }, (_, i) => header.snapshotsOffset / clusterSize + i);
   release(state, refcounts, [...refcounts.own, ...snapshots]);
@@ -43,11 +46,11 @@ export function* rebuild(state: CheckState, refcounts: Refcounting, table: Snaps
   if (plan.snapshots !== undefined) yield write(file, plan.start * clusterSize, plan.snapshots);
   state.changed = true;
   yield flush(file, "rebuilt refcounts before the header that points at them");
-  yield* switchOver(state, plan);
+  yield* switchOver(state, plan, refcounts.order);
 }
 
 /** What else references these clusters has them for itself now. */
-function release({ references, marks, differing }: CheckState, { width }: Refcounting, clusters: readonly number[]): void {
+function release({ references, marks, differing }: CheckState, { width }: Rebuilt, clusters: readonly number[]): void {
   for (const cluster of clusters) references.add(cluster, -1);
   for (const cluster of clusters) {
     const count = Math.min(references.get(cluster), width.max);
@@ -56,7 +59,7 @@ function release({ references, marks, differing }: CheckState, { width }: Refcou
   }
 }
 
-function makePlan(state: CheckState, refcounts: Refcounting, snapshots: Uint8Array | undefined): Plan {
+function makePlan(state: CheckState, refcounts: Rebuilt, snapshots: Uint8Array | undefined): Plan {
   const { clusterSize, clusters, references, file } = state, { perBlock } = refcounts;
   const start = references.get(clusters) > 0 ? clusters + 1 : clusters, table = start + Math.ceil((snapshots?.length ?? 0) / clusterSize);
   const used = usedBlocks(state, perBlock), last = used.at(-1) ?? 0;
@@ -86,7 +89,7 @@ function usedBlocks({ references, clusters }: CheckState, perBlock: number): num
   return used;
 }
 
-function fillBlock({ references, clusters }: CheckState, { perBlock, width }: Refcounting, plan: Plan, block: Uint8Array, index: number): void {
+function fillBlock({ references, clusters }: CheckState, { perBlock, width }: Rebuilt, plan: Plan, block: Uint8Array, index: number): void {
   const view = new DataView(block.buffer), first = index * perBlock;
   block.fill(0);
   for (let i = 0; i < perBlock && first + i < plan.end; i++) {
@@ -95,13 +98,15 @@ function fillBlock({ references, clusters }: CheckState, { perBlock, width }: Re
   }
 }
 
-/** The header's fields stand side by side: refcount table, its size, snapshot count, snapshot table. */
-function* switchOver({ file, clusterSize, header }: CheckState, plan: Plan): Task {
-  const bytes = new Uint8Array(24), view = new DataView(bytes.buffer);
+/** All fields stand in the header's first sector: one write. In version 2 the width of refcounts is not one of them. */
+function* switchOver({ file, clusterSize, header }: CheckState, plan: Plan, order: number): Task {
+  const first = HeaderFields.offsetOf("refcountTableOffset"), end = header.version < 3 ? V2_LENGTH : V2_LENGTH + HeaderFields3.offsetOf("refcountOrder") + 4;
+  const bytes = new Uint8Array(end - first), view = new DataView(bytes.buffer);
+  yield read(file, first, bytes);
   setU64(view, 0, plan.table * clusterSize);
   view.setUint32(8, plan.tableClusters);
-  view.setUint32(12, header.snapshotCount);
-  setU64(view, 16, plan.start * clusterSize);
-  yield write(file, HeaderFields.offsetOf("refcountTableOffset"), plan.snapshots === undefined ? bytes.subarray(0, 12) : bytes);
+  if (plan.snapshots !== undefined) setU64(view, 16, plan.start * clusterSize);
+  if (header.version >= 3) view.setUint32(bytes.length - 4, order);
+  yield write(file, first, bytes);
   yield flush(file, "header points at the rebuilt refcounts before anything relies on them");
 }

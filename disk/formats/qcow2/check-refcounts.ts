@@ -15,6 +15,8 @@ export type Comparison = "report" | "raise" | "lower";
 /** The refcount table and blocks as the image has them. docs/interop/qcow2.rst, "Host cluster management". */
 export class Refcounting {
   readonly width: RefcountWidth;
+  /** log2 of their bits. */
+  readonly order: number;
   /** Refcounts a block. */
   readonly perBlock: number;
   #table = new DataView(new ArrayBuffer(0));
@@ -33,6 +35,7 @@ export class Refcounting {
 
   constructor(readonly state: CheckState) {
     const { refcountOrder, clusterSize } = state.header;
+    this.order = refcountOrder;
     this.width = refcountWidth(refcountOrder);
     this.perBlock = (clusterSize * 8) / 2 ** refcountOrder;
     this.#counts = new Float64Array(Math.min(PAGE, this.perBlock));

@@ -11,6 +11,7 @@ import { walkMetadata } from "./check-walk.ts";
 import { bitNames, INCOMPATIBLE } from "./features.ts";
 import { readHeader, type Qcow2Header } from "./header.ts";
 import { markClean, repair } from "./repair.ts";
+import type { SnapshotTable } from "./snapshots.ts";
 
 export type { Qcow2CheckOptions } from "./check-state.ts";
 
@@ -62,13 +63,29 @@ function* open(file: Storage): Task<Qcow2Header> {
 }
 
 function* runCheck(file: Storage, options: Qcow2CheckOptions): Task<CheckState> {
+  const { state, refcounts, table } = yield* examine(file, options);
+  if (options.repair !== undefined && !state.incomplete) state.refusal = yield* repair(state, refcounts, table);
+  else yield* checkCopied(state, refcounts);
+  return state;
+}
+
+interface Examined { readonly state: CheckState; readonly refcounts: Refcounting; readonly table: SnapshotTable }
+
+function* examine(file: Storage, options: Qcow2CheckOptions): Task<Examined> {
   const state = new CheckState(file, yield* open(file), options), refcounts = new Refcounting(state);
   const table = yield* walkMetadata(state);
   yield* refcounts.read();
   yield* countTables(state);
   refcounts.judge();
   yield* refcounts.compare("report");
-  if (options.repair !== undefined && !state.incomplete) state.refusal = yield* repair(state, refcounts, table);
-  else yield* checkCopied(state, refcounts);
-  return state;
+  return { state, refcounts, table };
+}
+
+/** What references what, in an image without contradictions: for changes of its structure. Leaks do no harm. */
+export function* examineSound(file: Storage, options: Omit<Qcow2CheckOptions, "repair"> = {}): Task<Examined> {
+  const examined = yield* examine(file, options);
+  yield* checkCopied(examined.state, examined.refcounts);
+  const { corruptions, checkErrors, findings } = examined.state.report.result(), first = findings.find(({ kind }) => kind !== "leak");
+  if (corruptions + checkErrors > 0) throw new DiskError("corrupt", `the image has errors: repair it with check -r all first: ${first?.message ?? ""}`, { path: file.name, offset: first?.offset, format: "qcow2" });
+  return examined;
 }

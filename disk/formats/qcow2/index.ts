@@ -1,19 +1,20 @@
 import { zstdReady } from "../../codecs/zstd.ts";
-import { DiskError } from "../../errors.ts";
 import type { Image } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
-import { flush, wait, write, type Task } from "../../task.ts";
+import { wait, type Task } from "../../task.ts";
 import type { Format, ImageOptions } from "../format.ts";
+import { qcow2Amendment } from "./amend.ts";
 import { bitmapDirectory } from "./bitmap-directory.ts";
 import { Qcow2Bitmaps } from "./bitmaps.ts";
-import { checkQcow2, repairDirty } from "./check.ts";
+import { checkQcow2 } from "./check.ts";
 import { codecOf } from "./codec.ts";
 import { qcow2Creation } from "./creation.ts";
-import { AUTOCLEAR, INCOMPATIBLE, refuseUnsupported } from "./features.ts";
-import { HeaderFields3, MAGIC, readHeader, V2_LENGTH, type Qcow2Header } from "./header.ts";
+import { refuseUnsupported } from "./features.ts";
+import { MAGIC, readHeader, type Qcow2Header } from "./header.ts";
 import { Qcow2Image } from "./image.ts";
 import { qcow2Info } from "./info.ts";
 import { Mapping } from "./mapping.ts";
+import { prepareForWriting } from "./prepare.ts";
 import { Refcounts } from "./refcounts.ts";
 import { snapshotHeader } from "./snapshot-open.ts";
 
@@ -23,6 +24,7 @@ export const qcow2: Format = {
   open,
   info: qcow2Info,
   creation: qcow2Creation,
+  amendment: qcow2Amendment,
   check: checkQcow2,
   snapshots: true,
 };
@@ -41,26 +43,6 @@ function* open(file: Storage, { readOnly, tableCache, snapshot }: ImageOptions):
   yield* bitmaps.verify();
   refcounts.protect(bitmaps.metadata());
   return new Qcow2Image(file, header, mapping, refcounts, bitmaps);
-}
-
-/** What a writer owes the image before its first write. */
-function* prepareForWriting(file: Storage, header: Qcow2Header): Task<Qcow2Header> {
-  if ((header.incompatible & INCOMPATIBLE.corrupt) !== 0n) {
-    throw new DiskError("corrupt", "the image is marked corrupt and can only be read; repair it with check -r all", { path: file.name, format: "qcow2" });
-  }
-  if ((header.incompatible & INCOMPATIBLE.dirty) !== 0n) {
-    yield* repairDirty(file);
-    header = yield* readHeader(file);
-  }
-  const kept = header.autoclear & AUTOCLEAR.bitmaps;
-  if (header.autoclear !== kept) {
-    // We keep nothing else that an autoclear bit vouches for up to date.
-    const bytes = new Uint8Array(8);
-    new DataView(bytes.buffer).setBigUint64(0, kept);
-    yield write(file, V2_LENGTH + HeaderFields3.offsetOf("autoclear"), bytes);
-    yield flush(file, "autoclear bits cleared before the first write");
-  }
-  return { ...header, autoclear: kept };
 }
 
 /** Clusters that the guest's data must never reach; the refcounts know their own. */
