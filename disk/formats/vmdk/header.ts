@@ -1,4 +1,4 @@
-import { bytes, flags64, getU64, Struct, u16, u32, u64, u8 } from "../../bytes/struct.ts";
+import { bytes, flags64, Struct, u16, u32, u64, u8 } from "../../bytes/struct.ts";
 import { decodeText } from "../../bytes/text.ts";
 import { DiskError, type DiskErrorKind } from "../../errors.ts";
 import type { Storage } from "../../storage.ts";
@@ -78,18 +78,16 @@ function* readFooter(file: Storage, fail: Fail): Task<Fields> {
   const at = Math.ceil(file.size / SECTOR) * SECTOR - FOOTER_SIZE, tail = new Uint8Array(FOOTER_SIZE), view = new DataView(tail.buffer);
   if (at < SECTOR) fail("corrupt", "the file is truncated: its grain directory should be told of at its end", file.size);
   yield read(file, at, tail);
-  const fields = HostedFields.parse(tail, SECTOR), marker = (sector: number): [size: number, type: number] => [view.getUint32(sector * SECTOR + 8, true), view.getUint32(sector * SECTOR + 12, true)];
-  const sound = fields.magic === MAGIC.hosted && same(marker(0), [0, MARKER.footer]) && same(marker(2), [0, MARKER.endOfStream]) && getU64(view, 2 * SECTOR, true) === 0;
-  if (!sound) fail("corrupt", "Invalid footer: the file is truncated, or something was appended to it", at);
+  const word = (sector: number, offset: number): number => view.getUint32(sector * SECTOR + offset, true);
+  const marker = (sector: number, type: number): boolean => word(sector, 8) === 0 && word(sector, 12) === type;
+  const ends = marker(2, MARKER.endOfStream) && word(2, 0) === 0 && word(2, 4) === 0;
+  if (word(1, 0) !== MAGIC.hosted || !marker(0, MARKER.footer) || !ends) fail("corrupt", "Invalid footer: the file is truncated, or something was appended to it", at);
+  const fields = HostedFields.parse(tail, SECTOR);
   if (fields.directoryOffset === AT_END) fail("corrupt", "the footer does not say where the grain directory is", at);
   return fields;
 }
 
 type Fields = ReturnType<typeof HostedFields.parse>;
-
-function same(a: readonly number[], b: readonly number[]): boolean {
-  return a.every((value, i) => value === b[i]);
-}
 
 function checkHosted(fields: Fields, { front, footer }: { front: Fields; footer: boolean }, file: Storage, fail: Fail): SparseHeader {
   const { version, flags, perTable, compression } = fields, descriptor = { offset: front.descriptorOffset * SECTOR, length: front.descriptorSize * SECTOR };
