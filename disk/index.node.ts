@@ -1,7 +1,6 @@
 /** What only Node has: files, names that images use for other images, and its own inflate. */
 import { resolve } from "node:path";
-import { inflateNode } from "./codecs/inflate.node.ts";
-import { setInflate } from "./codecs/inflate.ts";
+import { useNodeCodecs } from "./codecs/host.node.ts";
 import type { Disk } from "./disk.ts";
 import { createQcow2, type Qcow2CreateOptions } from "./formats/qcow2/create.ts";
 import { isHttp, nodeGate, openForReading } from "./gate.node.ts";
@@ -12,7 +11,7 @@ import { run } from "./task.ts";
 export { nodeGate, resolveName } from "./gate.node.ts";
 export { type FileMode, type FileOptions, FileStorage } from "./storage/file.node.ts";
 
-setInflate(inflateNode);
+useNodeCodecs();
 
 export interface OpenImageOptions extends OpenOptions {
   /** `false`: neither take nor respect locks. Default `true`. */

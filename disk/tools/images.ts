@@ -66,6 +66,9 @@ async function openNamed(name: string, formatName: string | undefined, { imageOp
 export interface OpenedDisk { readonly disk: Disk; readonly guessed: boolean }
 
 export async function openImageDisk(name: string, formatName: string | undefined, access: AccessOptions): Promise<OpenedDisk> {
+  // Only here, where data is read: who only looks at a header does not wait for it.
+  const { useNodeCodecs } = await import("../codecs/host.node.ts");
+  useNodeCodecs();
   const file = await openImageFile(name, formatName, access);
   return { disk: await run(diskOf(file, access)), guessed: file.guessed };
 }

@@ -1,8 +1,7 @@
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { constants } from "node:os";
-import { inflateNode } from "../../disk/codecs/inflate.node.ts";
-import { setInflate } from "../../disk/codecs/inflate.ts";
+import { useNodeCodecs } from "../../disk/codecs/host.node.ts";
 import { openForReading } from "../../disk/gate.node.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { onlyFile, SHARED } from "../../disk/tools/arguments.ts";
@@ -54,7 +53,7 @@ Where standard input is no terminal, its lines are typed: each when the guest ha
 };
 
 async function runBoot(call: Call): Promise<number> {
-  setInflate(inflateNode);
+  useNodeCodecs();
   const named = onlyFile(call), guest = guestOf(named), changes = changesOf(call);
   const settings = settingsOf(call, guest), prompt = call.value("prompt") ?? (guest?.shell === true ? guest.prompt : undefined);
   if (call.has("exec") && prompt === undefined) throw new UsageError("--exec needs --prompt: what the guest says when it waits for a line");

@@ -3,8 +3,7 @@ import { join } from "node:path";
 import type { V86 as V86Class } from "v86";
 import { Machine, type Bus } from "../../emulator/index.ts";
 import { nodeWasm } from "../../emulator/node.ts";
-import { setInflate } from "../../disk/codecs/inflate.ts";
-import { inflateNode } from "../../disk/codecs/inflate.node.ts";
+import { useNodeCodecs } from "../../disk/codecs/host.node.ts";
 import { createQcow2 } from "../../disk/formats/qcow2/create.ts";
 import { nodeGate } from "../../disk/gate.node.ts";
 import { open } from "../../disk/open.ts";
@@ -45,7 +44,7 @@ async function plain(raw: string): Promise<number> {
 
 /** The same guest from a qcow2 overlay in memory over the compressed qcow2 file. */
 async function overlay(bus: Bus): Promise<number> {
-  setInflate(inflateNode);
+  useNodeCodecs();
   const module = await nodeWasm();
   const bios = bytes("bios/seabios.bin"), vgaBios = bytes("bios/vgabios.bin");
   const started = performance.now();
