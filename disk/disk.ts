@@ -10,6 +10,8 @@ import { call, read, run, TaskQueue, wait, write, type Task } from "./task.ts";
 export interface DiskOptions {
   /** Bound of the cache of unpacked clusters, in bytes. Default 16 MiB. */
   readonly unpackedCache?: number;
+  /** Whole compressed clusters are unpacked on several threads where the host has them, and answered later: for copies, not for guests. */
+  readonly threads?: boolean | undefined;
 }
 
 const MIB = 2 ** 20;
@@ -30,10 +32,12 @@ export class Disk implements Storage {
   readonly #order = new ChangeOrder();
   readonly #reads = new Set<Promise<void>>();
   readonly #unpacked: UnpackedClusters;
+  readonly #unpackLater: boolean;
   #closed = false;
 
   constructor(readonly chain: readonly [Image, ...Image[]], options: DiskOptions = {}) {
     this.#top = chain[0];
+    this.#unpackLater = options.threads === true;
     this.#unpacked = new UnpackedClusters(options.unpackedCache ?? 16 * MIB);
   }
 
@@ -166,7 +170,11 @@ export class Disk implements Storage {
   *#unpackNow(extent: PackedExtent, into: Uint8Array): Task {
     const packed = new Uint8Array(extent.packedLength);
     yield read(extent.storage, extent.offset, packed);
-    if (into.length === extent.clusterSize) return extent.unpack(packed, into);
+    if (into.length === extent.clusterSize) {
+      if (this.#unpackLater && extent.unpackLater !== undefined) yield wait(() => extent.unpackLater?.(packed, into));
+      else extent.unpack(packed, into);
+      return;
+    }
     const cluster = new Uint8Array(extent.clusterSize);
     extent.unpack(packed, cluster);
     this.#unpacked.put(extent.storage, extent.offset, cluster);

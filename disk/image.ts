@@ -25,6 +25,8 @@ export interface PackedExtent {
   readonly clusterSize: number; readonly skip: number;
   /** Fills `into` (`clusterSize` bytes) from `packed`, whose tail may be garbage. Synchronous. Throws `DiskError`. */
   unpack(packed: Uint8Array, into: Uint8Array): void;
+  /** The same, perhaps on another thread, with the buffers in use until it is done. Absent: only `unpack`. */
+  readonly unpackLater?: ((packed: Uint8Array, into: Uint8Array) => Pending) | undefined;
 }
 
 /** Host space reserved for the guest range `[guest, guest + length)`, not yet visible to `map`. */

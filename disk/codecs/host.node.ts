@@ -1,10 +1,10 @@
 import { deflateNode } from "./deflate.node.ts";
 import { setDeflate } from "./deflate.ts";
-import { inflateNode } from "./inflate.node.ts";
+import { inflateNode, inflateOnThread } from "./inflate.node.ts";
 import { setInflate } from "./inflate.ts";
 
 /** Chooses Node's own codecs, which are much faster than those that are always there. */
 export function useNodeCodecs(): void {
-  setInflate(inflateNode);
+  setInflate(inflateNode, inflateOnThread);
   setDeflate(deflateNode);
 }

@@ -1,5 +1,6 @@
 import { Z_BUF_ERROR, Z_FINISH, Z_OK, Z_STREAM_END, zlibInflate, zlibInflateInit2, zlibInflateReset, ZStream } from "pako";
 import { DiskError } from "../errors.ts";
+import type { Pending } from "../storage.ts";
 
 /**
  * Unpacks raw deflate (no zlib header, windows up to 32 KiB) and fills `into` exactly. What follows in `packed` is
@@ -8,14 +9,21 @@ import { DiskError } from "../errors.ts";
  */
 export type Inflate = (packed: Uint8Array, into: Uint8Array) => void;
 
+/** As `Inflate`, on another thread where the host has some; the buffers are in use until it is done. */
+export type InflateLater = (packed: Uint8Array, into: Uint8Array) => Pending;
+
 let fastest: Inflate = inflatePako;
+let later: InflateLater = inflatePako;
 
 /** The fastest decoder here: pako, unless the host's entry point chose another with `setInflate`. */
 export const inflate: Inflate = (packed, into) => fastest(packed, into);
 
-/** Node's entry point gives its own, see inflate.node.ts. It must keep the contract of `Inflate`. */
-export function setInflate(decoder: Inflate): void {
+export const inflateLater: InflateLater = (packed, into) => later(packed, into);
+
+/** Node's entry point gives its own, see inflate.node.ts. They must keep the contract of `Inflate`. */
+export function setInflate(decoder: Inflate, onThread: InflateLater = decoder): void {
   fastest = decoder;
+  later = onThread;
 }
 
 const NOTHING = new Uint8Array(0);

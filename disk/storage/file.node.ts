@@ -1,8 +1,9 @@
 import {
-  closeSync, constants, fdatasyncSync, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync, readSync, type Stats, writeSync,
+  closeSync, constants, fdatasyncSync, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync, readSync, type Stats, write, writeSync,
 } from "node:fs";
+import { promisify } from "node:util";
 import { DiskError, type DiskErrorContext } from "../errors.ts";
-import type { Storage } from "../storage.ts";
+import type { Pending, Storage } from "../storage.ts";
 import { fileError, systemError } from "./fileErrors.node.ts";
 import { FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, libc, SEEK_DATA, SEEK_HOLE } from "./libc.node.ts";
 import { lockFile } from "./locks.node.ts";
@@ -23,6 +24,8 @@ export interface FileOptions {
    * header may rather do without.
    */
   readonly lock?: boolean;
+  /** Large writes are made on a thread of Node's pool, and answered later: who copies can read meanwhile. Default: at once. */
+  readonly background?: boolean;
 }
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = constants;
@@ -30,6 +33,9 @@ const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = constants;
 const O_NONBLOCK = constants.O_NONBLOCK ?? 0;
 const FLAGS: Record<FileMode, number> = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT | O_EXCL, replace: O_RDWR | O_CREAT };
 const ZEROS = 1 << 20;
+/** Less is written before a thread would have begun, in bytes. */
+const WORTH_A_THREAD = 128 << 10;
+const writeOnThread = promisify(write);
 
 /**
  * A file or Linux block device, synchronous. Nobody else may change its size while it is open; the lock sees to
@@ -45,14 +51,14 @@ export class FileStorage implements Storage, Sparse {
   readonly #can = { punch: true, zeroRange: true, seekData: true };
   readonly isDevice: boolean;
 
-  private constructor(fd: number, readonly name: string, readonly readOnly: boolean, stats: Stats) {
+  private constructor(fd: number, readonly name: string, readonly readOnly: boolean, stats: Stats, readonly background: boolean) {
     this.#fd = fd;
     this.isDevice = stats.isBlockDevice();
     this.#size = this.isDevice ? deviceSize(stats, name) : stats.size;
   }
 
   /** Opens `path`. Throws `DiskError`: `not-found`, `exists`, `read-only`, `locked`, `invalid-argument` for what is no file, `io`. */
-  static open(path: string, { mode = "read", lock = true }: FileOptions = {}): FileStorage {
+  static open(path: string, { mode = "read", lock = true, background = false }: FileOptions = {}): FileStorage {
     const writable = mode !== "read";
     const context = { path, operation: "open" };
     const fd = attempt(context, writable, () => openSync(path, FLAGS[mode] | O_NONBLOCK, 0o666));
@@ -60,7 +66,7 @@ export class FileStorage implements Storage, Sparse {
       const stats = attempt(context, writable, () => fstatSync(fd));
       if (!stats.isFile() && !stats.isBlockDevice()) throw new DiskError("invalid-argument", `is ${nature(stats)}, not a file: name an image file or a block device`, context);
       if (lock) lockFile(fd, path, writable);
-      const storage = new FileStorage(fd, path, !writable, stats);
+      const storage = new FileStorage(fd, path, !writable, stats, background);
       if (mode === "replace" && !storage.isDevice) storage.truncate(0);
       return storage;
     } catch (error) {
@@ -89,16 +95,17 @@ export class FileStorage implements Storage, Sparse {
     into.fill(0, done);
   }
 
-  write(offset: number, from: Uint8Array): void {
+  write(offset: number, from: Uint8Array): Pending {
     this.#mayWrite("write", offset);
     if (this.isDevice && offset + from.length > this.#size) throw new DiskError("out-of-bounds", "a block device cannot grow", this.#context("write", offset));
+    if (this.background && from.length >= WORTH_A_THREAD) return this.#writeLater(offset, from);
+    this.#writeNow(offset, from);
+  }
+
+  #writeNow(offset: number, from: Uint8Array): void {
     let done = 0;
     try {
-      while (done < from.length) {
-        const count = writeSync(this.#fd, from, done, from.length - done, offset + done);
-        if (count === 0) throw new DiskError("io", "the device takes no more bytes", this.#context("write", offset + done));
-        done += count;
-      }
+      while (done < from.length) done += this.#taken(writeSync(this.#fd, from, done, from.length - done, offset + done), offset + done);
     } catch (error) {
       throw fileError(error, this.#context("write", offset + done), true);
     } finally {
@@ -106,12 +113,29 @@ export class FileStorage implements Storage, Sparse {
     }
   }
 
+  async #writeLater(offset: number, from: Uint8Array): Promise<void> {
+    let done = 0;
+    try {
+      while (done < from.length) done += this.#taken((await writeOnThread(this.#fd, from, done, from.length - done, offset + done)).bytesWritten, offset + done);
+    } catch (error) {
+      throw fileError(error, this.#context("write", offset + done), true);
+    } finally {
+      if (offset + done > this.#size) this.#resized(offset + done);
+    }
+  }
+
+  /** What a system call wrote of what it was given. */
+  #taken(count: number, offset: number): number {
+    if (count === 0) throw new DiskError("io", "the device takes no more bytes", this.#context("write", offset));
+    return count;
+  }
+
   zero(offset: number, length: number, keep = false): void {
     this.#mayWrite("zero", offset);
     const count = Math.min(length, this.#size - offset);
     if (count <= 0 || (!keep && this.#punch(offset, count)) || (keep && this.#zeroRange(offset, count))) return;
     const zeros = new Uint8Array(Math.min(count, ZEROS));
-    for (let done = 0; done < count; done += zeros.length) this.write(offset + done, zeros.subarray(0, count - done));
+    for (let done = 0; done < count; done += zeros.length) this.#writeNow(offset + done, zeros.subarray(0, count - done));
   }
 
   discard(offset: number, length: number): void {

@@ -15,17 +15,21 @@ import { runInterruptible } from "./interrupt.ts";
 import { makeFile } from "./newFile.ts";
 import { OptionValues, optionHelp, splitOptions } from "./options.ts";
 import { type Meter, meterFor } from "./progress.ts";
-import { checkConvertOptions, CONVERT_OPTIONS, sparseSize } from "./convertOptions.ts";
+import { CONVERT_OPTIONS, copyOptions, type HowToCopy } from "./convertOptions.ts";
+import { parseSnapshot } from "./snapshotOption.ts";
 import { sourceAccess, sourceFormat } from "./source.ts";
+import { Sources } from "./sources.ts";
 import { type Call, CommandError, type Verb } from "./verb.ts";
 
 export const convert: Verb = {
-  usage: "[-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-S SIZE] [-p] [-q] [-U] FILE|URL... OUT",
+  usage: "[-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-c] [-S SIZE] [-l SNAPSHOT] [-p] [-q] [-U] FILE|URL... OUT",
   about: `Copies what a guest reads from an image, with all it stands on, to a new image of any format; of several images one
 behind the other. Zeros take no space in it. A new file gets its name when it is complete; one that is there is overwritten.`,
   examples: [
     ["disk86 convert -O qcow2 disk.img disk.qcow2", "raw to qcow2"],
     ["disk86 convert top.qcow2 disk.img", "an overlay, with all it stands on, to raw"],
+    ["disk86 convert -c -O qcow2 disk.img small.qcow2", "compressed, on several processors"],
+    ["disk86 convert -l before -O qcow2 disk.qcow2 old.qcow2", "the disk as it was at the internal snapshot 'before'"],
     ["disk86 convert -O qcow2 -B base.qcow2 -F qcow2 top.qcow2 new.qcow2", "an overlay to a new one on the same base"],
     ["disk86 convert -n -O qcow2 disk.img made-before.qcow2", "into an image that was made before"],
   ],
@@ -35,9 +39,8 @@ behind the other. Zeros take no space in it. A new file gets its name when it is
 
 async function runConvert(call: Call): Promise<number> {
   const formatName = call.value("output-format") ?? "raw", given = call.values("options").flatMap(splitOptions);
-  checkConvertOptions(call);
+  const how = copyOptions(call);
   checkSourceCache(call);
-  const sparse = sparseSize(call.value("sparse-size"));
   if (given.some(([name]) => name === "help" || name === "?")) {
     call.output.out(optionHelp(formatName, creationOf(formatName).options));
     return 0;
@@ -45,13 +48,13 @@ async function runConvert(call: Call): Promise<number> {
   const files = call.positionals.slice(0, -1), out = call.positionals.at(-1);
   if (files.length === 0 || out === undefined) throw new CommandError("Must specify image file name");
   const values = call.has("no-create") ? undefined : targetValues(call, formatName, given);
-  const sources = await openSources(call, files), meter = meterFor(call, "converting", 1);
+  const disks = await openSources(call, files), meter = meterFor(call, "converting", 1);
   try {
-    if (values === undefined) await fillExisting(call, sources, out, formatName, sparse, meter);
-    else await makeTarget(call, sources, resolveName(out, ""), formatName, values, sparse, meter);
+    if (values === undefined) await fillExisting(call, disks, out, formatName, how, meter);
+    else await makeTarget(call, disks, resolveName(out, ""), formatName, values, how, meter);
   } finally {
     meter.end();
-    for (const disk of sources) await disk.close();
+    for (const disk of disks) await disk.close();
   }
   return 0;
 }
@@ -62,42 +65,50 @@ function targetValues(call: Call, formatName: string, given: readonly (readonly 
   for (const [name, value] of given) values.set(name, value);
   setBacking(values, formatName, call.value("backing"), call.value("backing-format"));
   if (values.has("backing_file") && call.positionals.length > 2) throw new CommandError("Having a backing file for the target makes no sense when concatenating multiple input images");
+  if (call.has("compress")) checkCompression(values);
   return values;
 }
 
+function checkCompression(values: OptionValues): void {
+  if ((values.get("preallocation") ?? "off") !== "off") throw new CommandError("Compression and preallocation not supported at the same time");
+  if (values.get("encryption") === true || values.has("encrypt.format")) throw new CommandError("Compression and encryption not supported at the same time");
+}
+
 async function openSources(call: Call, files: readonly string[]): Promise<Disk[]> {
-  const access = await sourceAccess(call), format = sourceFormat(call), sources: Disk[] = [];
+  const chosen = call.value("snapshot"), snapshot = chosen === undefined ? undefined : parseSnapshot(chosen);
+  if (snapshot !== undefined && files.length > 1) throw new CommandError("No support for concatenating multiple snapshot");
+  const access = { ...(await sourceAccess(call)), snapshot, threads: true }, format = sourceFormat(call), disks: Disk[] = [];
   try {
-    for (const file of files) sources.push((await openImageDisk(file, format, access)).disk);
+    for (const file of files) disks.push((await openImageDisk(file, format, access)).disk);
   } catch (error) {
-    for (const disk of sources) await disk.close();
+    for (const disk of disks) await disk.close();
     throw error;
   }
-  return sources;
+  return disks;
 }
 
 /** Without locks nothing else would keep it from emptying what it is about to read. */
-function refuseSame(sources: readonly Disk[], out: string): void {
+function refuseSame(disks: readonly Disk[], out: string): void {
   const target = isHttp(out) ? undefined : statSync(out, { throwIfNoEntry: false });
   if (target === undefined) return;
-  for (const storage of sources.flatMap(({ chain }) => chain.flatMap((image) => [image.storage, ...image.files ?? []]))) {
+  for (const storage of disks.flatMap(({ chain }) => chain.flatMap((image) => [image.storage, ...image.files ?? []]))) {
     const one = isHttp(storage.name) ? undefined : statSync(storage.name, { throwIfNoEntry: false });
     if (one?.dev === target.dev && one.ino === target.ino) throw new CommandError(`${out}: is what is to be copied, or what that stands on: choose another name`);
   }
 }
 
-const totalSize = (sources: readonly Disk[]): number => sources.reduce((sum, { size }) => sum + size, 0);
+const totalSize = (disks: readonly Disk[]): number => disks.reduce((sum, { size }) => sum + size, 0);
 
-async function makeTarget(call: Call, sources: readonly Disk[], out: string, formatName: string, values: OptionValues, sparse: number, meter: Meter): Promise<void> {
+async function makeTarget(call: Call, disks: readonly Disk[], out: string, formatName: string, values: OptionValues, how: HowToCopy, meter: Meter): Promise<void> {
   try {
-    refuseSame(sources, out);
-    values.setSize(totalSize(sources));
+    refuseSame(disks, out);
+    values.setSize(totalSize(disks));
     await checkBacking(values, out, false, await sourceAccess(call));
     const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
     await makeFile(out, function* fill(into: Storage, files: NewFiles): Task {
       yield* create(into, files);
       const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files });
-      yield* copyAndClose(sources, target, { sparse, targetIsZero: !backed, topOnly: backed }, meter);
+      yield* copyAndClose(sourcesOf(call, disks, backed), target, { ...how, targetIsZero: !backed }, meter);
     });
   } catch (error) {
     throw error instanceof CommandError && error.exitCode === 1 ? new CommandError(`${out}: ${error.message}`, 1, { cause: error }) : DiskError.within(error, { path: out });
@@ -105,21 +116,30 @@ async function makeTarget(call: Call, sources: readonly Disk[], out: string, for
 }
 
 /** `-n`. What the target has behind the sources' end stays. */
-async function fillExisting(call: Call, sources: readonly Disk[], out: string, formatName: string, sparse: number, meter: Meter): Promise<void> {
+async function fillExisting(call: Call, disks: readonly Disk[], out: string, formatName: string, how: HowToCopy, meter: Meter): Promise<void> {
   const imageOpts = call.has("target-image-opts"), access = { ...(await sourceAccess(call)), lock: true, writable: true, imageOpts };
   const { disk: target } = await openImageDisk(out, imageOpts ? undefined : formatNamed(formatName).name, access);
   try {
-    refuseSame(sources, target.name);
-    if (target.size < totalSize(sources)) throw new CommandError(`${out}: output file is smaller than input file`);
+    refuseSame(disks, target.name);
+    if (target.size < totalSize(disks)) throw new CommandError(`${out}: output file is smaller than input file`);
   } catch (error) {
     await target.close();
     throw error;
   }
-  await runInterruptible(copyAndClose(sources, target, { sparse, targetIsZero: call.has("target-is-zero"), topOnly: call.has("backing") }, meter));
+  await runInterruptible(copyAndClose(sourcesOf(call, disks, call.has("backing")), target, { ...how, targetIsZero: call.has("target-is-zero") }, meter));
 }
 
-function* copyAndClose(sources: readonly Disk[], target: Disk, options: CopyOptions, meter: Meter): Task {
+/** With --salvage the copy goes on after what cannot be read, and tells of it. */
+function sourcesOf(call: Call, disks: readonly Disk[], topOnly: boolean): Sources {
+  if (!call.has("salvage")) return new Sources(disks, topOnly);
+  return new Sources(disks, topOnly, (what, offset, error) => {
+    if (!call.has("quiet")) call.output.error(`disk86: warning: error while reading ${what} ${offset}: ${error.message}\n`);
+  });
+}
+
+function* copyAndClose(sources: Sources, target: Disk, options: CopyOptions, meter: Meter): Task {
   try {
+    if (options.compress && !target.packs) throw new CommandError("Compression not supported for this file format");
     yield* copyDisks(sources, target, options, meter);
   } finally {
     yield* later(() => target.close());

@@ -1,104 +1,139 @@
 import { Buffer } from "node:buffer";
 import type { Disk } from "../disk.ts";
+import { all, type Pending } from "../storage.ts";
 import { type Task, wait } from "../task.ts";
+import { Buffers } from "./buffers.ts";
 import type { Meter } from "./progress.ts";
-import { denseImages, entryAt } from "./ranges.ts";
+import type { Range, Sources } from "./sources.ts";
 
 export interface CopyOptions {
   /** How long zeros must be to be left out, in bytes; 0: everything is written. */
   readonly sparse: number;
   /** The target reads as zeros already. */
   readonly targetIsZero: boolean;
-  /** Only what the source's own top image has, as if the target stood on the same backing file. */
-  readonly topOnly: boolean;
+  /** Written compressed: the target `packs`. */
+  readonly compress: boolean;
+  /** How many pieces may be on their way at once. */
+  readonly depth: number;
+  /** Bytes a second that are written at most; 0: as fast as it goes. */
+  readonly rate: number;
 }
 
-const CHUNK = 2 << 20;
+/** What is read at once, in bytes; what is compressed is on its way for longer, so less. */
+const CHUNK = 2 << 20, PACKED_CHUNK = 512 << 10;
+/** Milliseconds. */
+const PATIENCE = 50;
 
-/** Copies the sources, one behind the other, to the target's beginning: in order, in large pieces, and only what has data. */
-export function* copyDisks(sources: readonly Disk[], target: Disk, options: CopyOptions, meter: Meter): Task {
-  const total = sources.reduce((sum, { size }) => sum + size, 0), copy = new Copy(target, options);
-  let start = 0;
-  meter.update(0, total);
-  for (const source of sources) {
-    const base = start;
-    yield* copy.add(source, base, (done) => { meter.update(base + done, total); });
-    start += source.size;
+/**
+ * Copies the sources to the target's beginning: in large pieces, and only what has data. While a piece is compressed
+ * or written on another thread the next ones are read.
+ */
+export function* copyDisks(sources: Sources, target: Disk, options: CopyOptions, meter: Meter): Task {
+  const copy = new Copy(sources, target, options);
+  meter.update(0, sources.size);
+  try {
+    for (let offset = 0; offset < sources.size;) {
+      offset += yield* copy.step(offset);
+      meter.update(offset, sources.size);
+    }
+    yield* copy.buffers.settle();
+  } finally {
+    yield* copy.buffers.abandon();
   }
   meter.update(1, 1);
 }
 
-type Kind = "data" | "zero" | "backing";
-interface Piece { readonly kind: Kind; readonly length: number }
-
 class Copy {
+  readonly buffers: Buffers;
+  /** What is written whole. */
+  readonly #block: number;
   /** Zeros are looked for in aligned pieces of this size. */
   readonly #unit: number;
-  readonly #buffer: Buffer;
   readonly #zeros: Buffer;
+  readonly #began = performance.now();
+  /** The range that was found last, and where it ends. */
+  #range: Range = { kind: "data", length: 0 };
+  #end = 0;
+  #written = 0;
 
-  constructor(readonly target: Disk, readonly options: CopyOptions) {
-    this.#unit = Math.max(2 ** Math.floor(Math.log2(options.sparse || CHUNK)), target.chain[0].blockSize);
-    this.#buffer = Buffer.allocUnsafe(Math.max(CHUNK, this.#unit));
-    this.#zeros = Buffer.alloc(this.#buffer.length);
+  constructor(readonly sources: Sources, readonly target: Disk, readonly options: CopyOptions) {
+    const { sparse, compress, depth } = options, chunk = compress ? PACKED_CHUNK : CHUNK;
+    this.#block = compress ? target.packSize : target.chain[0].blockSize;
+    this.#unit = compress ? this.#block : Math.max(2 ** Math.floor(Math.log2(sparse || chunk)), this.#block);
+    this.buffers = new Buffers(Math.max(chunk, this.#unit), depth);
+    this.#zeros = Buffer.alloc(this.buffers.size);
   }
 
-  *add(source: Disk, base: number, progress: (done: number) => void): Task {
-    const dense = denseImages(source.chain);
-    for (let offset = 0; offset < source.size;) {
-      const piece = yield* this.#piece(source, offset, dense);
-      if (piece.kind === "data") yield* this.#data(source, offset, base + offset, piece.length);
-      if (piece.kind === "zero") yield* this.#zero(base + offset, piece.length);
-      offset += piece.length;
-      progress(offset);
-    }
+  /** Copies what begins at `offset`. Answers how much that was. */
+  *step(offset: number): Task<number> {
+    const { kind, length } = yield* this.#piece(offset);
+    if (kind === "zero" && this.options.sparse > 0) {
+      if (!this.options.targetIsZero) yield wait(() => this.target.zero(offset, length));
+    } else if (kind !== "backing") yield* this.#data(offset, length, kind === "zero");
+    return length;
   }
 
   /** What begins at `offset`, and how much of it to do at once. */
-  *#piece(source: Disk, offset: number, dense: readonly boolean[]): Task<Piece> {
-    const { kind, length } = yield* this.#range(source, offset, dense);
-    if (kind === "backing" || (kind === "zero" && this.options.sparse > 0)) return { kind, length };
+  *#piece(offset: number): Task<Range> {
+    if (offset >= this.#end) {
+      this.#range = yield* this.sources.range(offset);
+      this.#end = offset + this.#range.length;
+    }
+    const { kind } = this.#range, { size } = this.sources, rest = this.#end - offset, block = this.#block;
     // To the end of the target's block: its rest would be read and written anyway.
-    const block = this.target.chain[0].blockSize, whole = Math.min(Math.ceil((offset + length) / block) * block, source.size) - offset;
-    return { kind, length: Math.min(kind === "data" ? whole : length, this.#buffer.length - (offset % this.#buffer.length)) };
-  }
-
-  *#range(source: Disk, offset: number, dense: readonly boolean[]): Task<Piece> {
-    const [top, below] = source.chain, rest = source.size - offset;
-    if (!this.options.topOnly || below === undefined) {
-      const { zero, length } = yield* entryAt(source.chain, offset, rest, dense);
-      return { kind: zero ? "zero" : "data", length };
+    const whole = Math.min(Math.ceil(this.#end / block) * block, size) - offset, most = this.buffers.size - (offset % this.buffers.size);
+    if (kind === "data") return { kind, length: Math.min(whole, most) };
+    // A block that is compressed is compressed whole.
+    if (this.options.compress && this.#end < size && rest % block !== 0) {
+      if (rest < block) return { kind: "data", length: Math.min(block, size - offset) };
+      return { kind, length: Math.min(rest - (rest % block), kind === "zero" && this.options.sparse === 0 ? most : Infinity) };
     }
-    const { zero, present, length } = yield* entryAt([top], offset, rest, dense);
-    if (present) return { kind: zero ? "zero" : "data", length };
-    return offset < below.size ? { kind: "backing", length: Math.min(length, below.size - offset) } : { kind: "zero", length };
+    return { kind, length: kind === "zero" && this.options.sparse === 0 ? Math.min(rest, most) : rest };
   }
 
-  *#data(source: Disk, offset: number, to: number, length: number): Task {
-    const bytes = this.#buffer.subarray(0, length);
-    yield wait(() => source.read(offset, bytes));
-    if (this.options.sparse === 0) return yield wait(() => this.target.write(to, bytes));
-    for (let at = 0; at < length;) {
-      const zero = this.#isZero(bytes, to, at), start = at;
-      do at = this.#unitEnd(to, at, length); while (at < length && this.#isZero(bytes, to, at) === zero);
-      const run = bytes.subarray(start, at);
-      if (zero) yield* this.#zero(to + start, run.length);
-      else yield wait(() => this.target.write(to + start, run));
+  /** Reads and writes a piece. The write may go on when this is done. */
+  *#data(offset: number, length: number, zero: boolean): Task {
+    const buffer = yield* this.buffers.take(), bytes = buffer.subarray(0, length), started: Pending[] = [];
+    try {
+      if (zero) bytes.fill(0);
+      else yield* this.sources.read(offset, bytes);
+      this.#writeRuns(offset, bytes, started);
+    } finally {
+      this.buffers.give(buffer, all(started));
+    }
+    yield* this.#pace();
+  }
+
+  #writeRuns(offset: number, bytes: Buffer, started: Pending[]): void {
+    for (let at = 0; at < bytes.length;) {
+      const start = at, zero = this.#isZero(bytes, offset, at);
+      do at = this.#unitEnd(offset, at, bytes.length); while (at < bytes.length && this.#isZero(bytes, offset, at) === zero);
+      if (!zero) started.push(this.#write(offset + start, bytes.subarray(start, at)));
+      else if (!this.options.targetIsZero) started.push(this.target.zero(offset + start, at - start));
     }
   }
 
-  *#zero(to: number, length: number): Task {
-    if (this.options.sparse === 0) yield wait(() => this.target.write(to, this.#zeros.subarray(0, length)));
-    else if (!this.options.targetIsZero) yield wait(() => this.target.zero(to, length));
+  #write(offset: number, bytes: Buffer): Pending {
+    this.#written += bytes.length;
+    return this.options.compress ? this.target.writePacked(offset, bytes) : this.target.write(offset, bytes);
   }
 
-  /** Whether the unit that `at` is in has only zeros from there on. */
-  #isZero(bytes: Buffer, to: number, at: number): boolean {
-    const end = this.#unitEnd(to, at, bytes.length);
+  /** Waits until as much could have been written at the rate; in short steps, between which a signal is heard. */
+  *#pace(): Task {
+    const { rate } = this.options, due = rate === 0 ? 0 : this.#began + (this.#written / rate) * 1000;
+    for (let early = due - performance.now(); early > 0; early = due - performance.now()) {
+      yield wait(() => new Promise((resolve) => { setTimeout(resolve, Math.min(early, PATIENCE)); }));
+    }
+  }
+
+  /** Whether the unit that `at` is in has only zeros from there on, and they are to be left out. */
+  #isZero(bytes: Buffer, offset: number, at: number): boolean {
+    if (bytes[at] !== 0 || this.options.sparse === 0) return false;
+    const end = this.#unitEnd(offset, at, bytes.length);
     return bytes.compare(this.#zeros, 0, end - at, at, end) === 0;
   }
 
-  #unitEnd(to: number, at: number, length: number): number {
-    return Math.min(length, at + this.#unit - ((to + at) % this.#unit));
+  #unitEnd(offset: number, at: number, length: number): number {
+    return Math.min(length, at + this.#unit - ((offset + at) % this.#unit));
   }
 }

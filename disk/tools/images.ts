@@ -21,6 +21,8 @@ export interface AccessOptions {
   readonly imageOpts?: boolean | undefined;
   /** What the options of an encrypted image may name. */
   readonly secrets?: Secrets | undefined;
+  /** It is to be copied: see `DiskOptions`. */
+  readonly threads?: boolean;
   /** The disk of this internal snapshot. */
   readonly snapshot?: SnapshotChoice | undefined;
 }
@@ -74,9 +76,9 @@ export async function openImageDisk(name: string, formatName: string | undefined
 }
 
 /** The disk of an opened file, with all it stands on. A failure closes the file. */
-export function* diskOf({ storage, format, backing, secret }: ImageFile, { lock, writable = false, secrets, snapshot }: AccessOptions): Task<Disk> {
+export function* diskOf({ storage, format, backing, secret }: ImageFile, { lock, writable = false, secrets, snapshot, threads }: AccessOptions): Task<Disk> {
   try {
-    return yield* openDisk(storage, { format: format.name, readOnly: !writable, backing, secret, snapshot, gate: nodeGate({ lock, secrets }), trustProbe: true });
+    return yield* openDisk(storage, { format: format.name, readOnly: !writable, backing, secret, snapshot, threads, gate: nodeGate({ lock, secrets }), trustProbe: true });
   } catch (error) {
     yield close(storage);
     throw DiskError.within(error, { path: storage.name, operation: "open" });

@@ -48,7 +48,7 @@ class FileSet implements NewFiles {
     const file = name === this.name ? name : resolveName(name, this.name);
     if (this.#made.has(file)) throw new DiskError("invalid-argument", `the image would have two files of this name`, { path: file });
     const now = existsSync(file) ? file : join(dirname(file), `.${basename(file)}.${process.pid}.new`);
-    const storage = now === file ? FileStorage.open(file, { mode: "replace" }) : openNew(now, file);
+    const storage = now === file ? FileStorage.open(file, { mode: "replace", background: true }) : openNew(now, file);
     this.#made.set(file, now);
     return storage;
   }
@@ -72,7 +72,7 @@ class FileSet implements NewFiles {
 /** An error tells of the name that the user gave. */
 function openNew(temporary: string, file: string): Storage {
   try {
-    return FileStorage.open(temporary, { mode: "create" });
+    return FileStorage.open(temporary, { mode: "create", background: true });
   } catch (error) {
     throw error instanceof DiskError ? new DiskError(error.kind, error.what, { ...error.context, path: file }, error) : error;
   }

@@ -99,7 +99,7 @@ describe.skipIf(!libc())("holes", () => {
   test("discard and zero give space back; zero with keep owns it", () => {
     const path = fresh();
     const file = FileStorage.open(path, { mode: "create" });
-    file.write(0, data);
+    void file.write(0, data);
     file.flush();
     expect(allocated(path)).toBeGreaterThanOrEqual(data.length);
     file.discard(0, 64 << 10);
@@ -120,8 +120,8 @@ describe.skipIf(!libc())("holes", () => {
     const path = fresh();
     const file = FileStorage.open(path, { mode: "create" });
     file.truncate(16 << 20);
-    file.write(4 << 20, data);
-    file.write(12 << 20, data);
+    void file.write(4 << 20, data);
+    void file.write(12 << 20, data);
     file.flush();
     const found: [boolean, number][] = [];
     for (let at = 0; at < file.size;) {
@@ -193,7 +193,7 @@ describe("a full device", () => {
     context.skip(!mounted);
     const path = join(mount, "image");
     const file = FileStorage.open(path, { mode: "create" });
-    file.write(0, new Uint8Array(1000).fill(1));
+    void file.write(0, new Uint8Array(1000).fill(1));
     expect(() => file.write(1000, new Uint8Array(3 << 20).fill(2))).toThrow(fails("no-space", /no space left on the device/));
     expect(file.size).toBe(statSync(path).size);
     expect([...bytesOf(file, 0, 1000)].every((byte) => byte === 1)).toBe(true);
@@ -307,7 +307,7 @@ describe("a block device", () => {
     const storage = FileStorage.open(device, { mode: "write" });
     expect(storage.size).toBe(1 << 20);
     expectBytes(bytesOf(storage, 5000, 4096), new Uint8Array(4096).fill(3));
-    storage.write((1 << 20) - 512, new Uint8Array(512).fill(9));
+    void storage.write((1 << 20) - 512, new Uint8Array(512).fill(9));
     storage.zero(1000, 3000);
     storage.zero(64 << 10, 64 << 10);
     expect(() => storage.write((1 << 20) - 511, new Uint8Array(512))).toThrow(fails("out-of-bounds", /cannot grow/));

@@ -23,7 +23,7 @@ const path = join(tempFolder(), "file");
 test("without koffi: zero writes zeros in pieces, discard changes nothing, all is data, nothing is locked", () => {
   const file = FileStorage.open(path, { mode: "create" });
   const bytes = new Uint8Array((3 << 20) + 5).fill(7);
-  file.write(0, bytes);
+  void file.write(0, bytes);
   file.discard(0, 4096);
   file.zero(4096, 2_500_000);
   file.zero(3 << 20, 1 << 20);
@@ -39,9 +39,9 @@ test("without koffi: zero writes zeros in pieces, discard changes nothing, all i
 
 test("after a flush that failed none succeeds any more: the system may have dropped the data", () => {
   const file = FileStorage.open(`${path}.sync`, { mode: "create" });
-  file.write(0, new Uint8Array(10));
+  void file.write(0, new Uint8Array(10));
   file.flush();
-  file.write(0, new Uint8Array(10));
+  void file.write(0, new Uint8Array(10));
   sync.fails = true;
   const failure = expect.objectContaining({ kind: "io", message: expect.stringMatching(/the device failed/) });
   expect(() => file.flush("why")).toThrow(failure);

@@ -1,5 +1,5 @@
 import { setU64 } from "../../bytes/struct.ts";
-import { inflate } from "../../codecs/inflate.ts";
+import { inflate, inflateLater } from "../../codecs/inflate.ts";
 import { DiskError, hex } from "../../errors.ts";
 import type { Extent } from "../../image.ts";
 import { TableCache, type Table } from "../../metadata/table.ts";
@@ -162,7 +162,7 @@ export class Mapping {
     const packedLength = Math.floor(hi / unit), at = (hi % unit) * HIGH + lo, { clusterSize } = this.header;
     if (packedLength === 0 || at < this.#begin) throw this.#corrupt(`an L2 entry points at ${packedLength} compressed bytes at ${hex(at)}, where none can be`, table.at + index * ENTRY_SIZE);
     if (at + packedLength > this.end) throw this.#corrupt(`the file is truncated: compressed data should stand at ${hex(at)}, but the file has ${this.end} bytes`, table.at + index * ENTRY_SIZE);
-    return { kind: "packed", length, storage: this.file, offset: at, packedLength, clusterSize, skip, unpack: inflate };
+    return { kind: "packed", length, storage: this.file, offset: at, packedLength, clusterSize, skip, unpack: inflate, unpackLater: inflateLater };
   }
 
   /** Bits of the offset of compressed data in an entry's upper half. */

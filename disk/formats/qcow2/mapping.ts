@@ -102,7 +102,7 @@ export class Mapping {
 
   #packed({ host, packedLength }: PackedPlace, skip: number, length: number): Extent {
     if (host >= this.file.size) throw corrupt(this.file, "compressed data should stand behind the end of the file: it is truncated", host);
-    return { kind: "packed", length, storage: this.file, offset: host, packedLength, clusterSize: this.clusterSize, skip, unpack: this.codec.unpack };
+    return { kind: "packed", length, storage: this.file, offset: host, packedLength, clusterSize: this.clusterSize, skip, unpack: this.codec.unpack, unpackLater: this.codec.unpackLater };
   }
 
   /** `map` where an entry takes a closer look: subclusters, or data in a file of its own. */
