@@ -1,6 +1,6 @@
 import { loadChain, lookUp, resolve, status, type Status } from "./chain.ts";
 import { DiskError } from "./errors.ts";
-import type { Extent, Image, PackedExtent } from "./image.ts";
+import type { Extent, Image, PackedExtent, Progress, Space } from "./image.ts";
 import { UnpackedClusters } from "./metadata/unpacked.ts";
 import { ChangeOrder } from "./order.ts";
 import { packBlocks, storeInOrder } from "./packing.ts";
@@ -137,6 +137,13 @@ export class Disk implements Storage {
     this.#changeable(0, "resize");
     if (!(Number.isSafeInteger(size) && size >= 0)) throw new DiskError("invalid-argument", `${size} is no size of a disk`, { path: this.name, operation: "resize" });
     return this.#order.run(0, Infinity, () => run(this.#resize(size)));
+  }
+
+  /** Gives what lies from `from` to the disk's end space of its own where it has none; it reads as before. See `Image.preallocate`. */
+  preallocate(from: number, space: Space, progress: Progress = () => {}): Pending {
+    this.#changeable(from, "preallocate");
+    if (this.#top.preallocate === undefined) throw new DiskError("unsupported", `Unsupported preallocation mode '${space}'`, { path: this.name, format: this.#top.format, operation: "preallocate" });
+    return this.#order.run(from, Infinity, () => this.#tasks.run(() => this.#preallocate(from, space, progress)));
   }
 
   /** Waits for what is in flight, then closes every image of the chain. A second close does nothing. */
@@ -300,6 +307,10 @@ export class Disk implements Storage {
       yield* this.#clearBeyond(this.size, size);
     }
     yield* call(() => this.#tasks.run(() => this.#top.resize(size)));
+  }
+
+  *#preallocate(from: number, space: Space, progress: Progress): Task {
+    if (this.#top.preallocate !== undefined) yield* this.#top.preallocate(from, this.size, space, progress);
   }
 
   *#reserve(size: number): Task {

@@ -15,8 +15,8 @@ export interface DataExtent {
 /** Reads as zeros. `offset`: the host space it owns nevertheless (preallocated), for `map` listings. */
 export interface ZeroExtent { readonly kind: "zero"; readonly length: number; readonly offset?: number }
 
-/** Not in this image: the backing file answers, or zeros where there is none. */
-export interface BackingExtent { readonly kind: "backing"; readonly length: number }
+/** Not in this image: the backing file answers, or zeros where there is none. `offset`: as for zeros. */
+export interface BackingExtent { readonly kind: "backing"; readonly length: number; readonly offset?: number }
 
 /** A part of a compressed cluster: unpack `packedLength` bytes at `offset` to `clusterSize` bytes, and skip `skip`. */
 export interface PackedExtent {
@@ -36,6 +36,13 @@ export interface Allocation {
   /** Newly taken; `false`: space that the range owned already. */
   readonly fresh: boolean;
 }
+
+/** How space is given before it is needed: in the tables only, reserved in the file too, or written with zeros. qemu-img's modes. */
+export const SPACES = ["metadata", "falloc", "full"] as const;
+export type Space = (typeof SPACES)[number];
+
+/** How far something long is, in units of its own. */
+export type Progress = (done: number, total: number) => void;
 
 /** The backing file an image names: as written in the image, and the format it records, if any. */
 export interface BackingReference { readonly file: string; readonly format: string | undefined }
@@ -146,6 +153,12 @@ export interface Image {
    * shows when the disk grows: the owner clears it first.
    */
   resize(size: number): Task;
+
+  /**
+   * Gives the guest range `[from, to)`, up to the disk's end, space of its own where it has none; it reads as before.
+   * Refuses as `unsupported` a way the format does not have. Absent: there is none.
+   */
+  preallocate?(from: number, to: number, space: Space, progress: Progress): Task;
 
   /** Makes everything published durable, in an order that survives a crash at any step. */
   flush(): Task;

@@ -1,4 +1,5 @@
 import type { Gate } from "../gate.ts";
+import type { Progress } from "../image.ts";
 import type { Storage } from "../storage.ts";
 import type { Task } from "../task.ts";
 
@@ -27,5 +28,5 @@ export interface Creation {
   /** In the order in which qemu-img lists a new image's options. `size` is in bytes; with `backing_file` the format can have one. */
   readonly options: readonly CreateOption[];
   /** Checks the values, and answers how the image is made in a storage: nothing is touched before it is known to be possible. */
-  plan(values: CreateValues): (into: Storage, files: NewFiles) => Task;
+  plan(values: CreateValues): (into: Storage, files: NewFiles, progress?: Progress) => Task;
 }

@@ -10,6 +10,7 @@ import { call as later, type Task } from "../task.ts";
 import { checkSourceCache } from "./arguments.ts";
 import { copyDisks, type CopyOptions } from "./copy.ts";
 import { checkBacking, creationOf, setBacking } from "./create.ts";
+import { withFileOptions } from "./fileOptions.ts";
 import { openImageDisk } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
 import { makeFile } from "./newFile.ts";
@@ -61,7 +62,7 @@ async function runConvert(call: Call): Promise<number> {
 
 /** What the new image's options say, but for its size. */
 function targetValues(call: Call, formatName: string, given: readonly (readonly [string, string])[]): OptionValues {
-  const values = new OptionValues(creationOf(formatName).options);
+  const values = new OptionValues(withFileOptions(creationOf(formatName).options, formatName));
   for (const [name, value] of given) values.set(name, value);
   setBacking(values, formatName, call.value("backing"), call.value("backing-format"));
   if (values.has("backing_file") && call.positionals.length > 2) throw new CommandError("Having a backing file for the target makes no sense when concatenating multiple input images");
@@ -105,8 +106,13 @@ async function makeTarget(call: Call, disks: readonly Disk[], out: string, forma
     values.setSize(totalSize(disks));
     await checkBacking(values, out, false, await sourceAccess(call));
     const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
+    const space = call.has("progress") ? undefined : meterFor(call, "preallocating", 1);
     await makeFile(out, function* fill(into: Storage, files: NewFiles): Task {
-      yield* create(into, files);
+      try {
+        yield* create(into, files, (done, total) => { space?.update(done, total); });
+      } finally {
+        space?.end();
+      }
       const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files });
       yield* copyAndClose(sourcesOf(call, disks, backed), target, { ...how, targetIsZero: !backed }, meter);
     });

@@ -4,8 +4,10 @@ import { fullName } from "../gate.node.ts";
 import { run } from "../task.ts";
 import { SHARED } from "./arguments.ts";
 import { type AccessOptions, diskOf, openImageFile } from "./images.ts";
+import { withFileOptions } from "./fileOptions.ts";
 import { makeFile } from "./newFile.ts";
 import { OptionValues, optionHelp, splitOptions } from "./options.ts";
+import { meterFor } from "./progress.ts";
 import { sizeArgument } from "./sizes.ts";
 import { sourceAccess } from "./source.ts";
 import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
@@ -47,7 +49,8 @@ async function runCreate(call: Call): Promise<number> {
 }
 
 function help(call: Call, formatName: string): number {
-  call.output.out(optionHelp(formatName, creationOf(formatName).options));
+  const { options } = creationOf(formatName);
+  call.output.out(optionHelp(formatName, call.positionals.length === 0 ? options : withFileOptions(options, formatName)));
   return 0;
 }
 
@@ -58,7 +61,7 @@ export function creationOf(formatName: string) {
 }
 
 async function createImage(call: Call, file: string, formatName: string, given: readonly (readonly [string, string])[], size: number | undefined): Promise<void> {
-  const creation = creationOf(formatName), values = new OptionValues(creation.options);
+  const creation = creationOf(formatName), values = new OptionValues(withFileOptions(creation.options, formatName));
   for (const [name, value] of given) values.set(name, value);
   if (size !== undefined && values.has("size")) throw new CommandError("The image size must be specified only once");
   if (size !== undefined) values.setSize(size);
@@ -66,7 +69,12 @@ async function createImage(call: Call, file: string, formatName: string, given: 
   await checkBacking(values, file, call.has("unsafe"), await sourceAccess(call));
   if (!values.has("size")) throw new CommandError("Image creation needs a size parameter");
   if (!call.has("quiet")) call.output.out(`Formatting '${file}', fmt=${formatName} ${values.toString()}\n`);
-  await makeFile(file, creation.plan(values.all()));
+  const plan = creation.plan(values.all()), meter = meterFor(call, "preallocating", 1);
+  try {
+    await makeFile(file, (into, files) => plan(into, files, (done, total) => { meter.update(done, total); }));
+  } finally {
+    meter.end();
+  }
 }
 
 export function setBacking(values: OptionValues, formatName: string, file: string | undefined, format: string | undefined): void {

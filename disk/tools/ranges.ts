@@ -28,7 +28,7 @@ export function* entryAt(chain: readonly Image[], start: number, length: number,
     length = extent.length;
     if (extent.kind !== "backing") return yield* toEntry(extent, image, start, depth, dense[depth] === true || image.layout !== undefined);
     const below = chain[depth + 1];
-    if (below === undefined || start >= below.size) return { start, length, depth, present: false, zero: true, data: false };
+    if (below === undefined || start >= below.size) return { start, length, depth, present: false, zero: true, data: false, ...(extent.offset === undefined ? {} : { offset: extent.offset }) };
   }
   throw new Error("an empty chain");
 }

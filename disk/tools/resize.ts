@@ -1,17 +1,18 @@
 import type { Disk } from "../disk.ts";
+import { type Progress, type Space, SPACES } from "../image.ts";
 import { call as later, type Task, wait } from "../task.ts";
 import { SHARED } from "./arguments.ts";
 import { openImageDisk } from "./images.ts";
 import { runInterruptible } from "./interrupt.ts";
+import { meterFor } from "./progress.ts";
 import { integer, parseSize } from "./sizes.ts";
 import { sourceAccess, sourceFormat } from "./source.ts";
 import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 
 const SECTOR = 512, MAX = 2 ** 63;
-const PREALLOCATION: ReadonlySet<string> = new Set(["off", "metadata", "falloc", "full"]);
 
 export const resize: Verb = {
-  usage: "[-f FMT] [--shrink] [--preallocation=off] [-q] FILE [+|-]SIZE",
+  usage: "[-f FMT] [--shrink] [--preallocation=MODE] [-q] FILE [+|-]SIZE",
   about: `Changes the size of the guest's disk; + and - are relative to what it is. SIZE is in bytes, or with k, M, G, T, P or E.
 What is new reads as zeros. The partitions and file systems on the disk stay as they are: they are the guest's to change.`,
   examples: [
@@ -21,7 +22,7 @@ What is new reads as zeros. The partitions and file systems on the disk stay as 
   ],
   options: [
     SHARED.format, { name: "shrink", help: "allow it to become smaller" },
-    { name: "preallocation", value: "off", help: "whether what is new takes its space at once; only off is possible" },
+    { name: "preallocation", value: "off|metadata|falloc|full", help: "whether what is new takes its space at once: in the tables, reserved in the file, written" },
     SHARED.quiet, SHARED.imageOpts, SHARED.object,
   ],
   lastIsOperand: true,
@@ -30,12 +31,17 @@ What is new reads as zeros. The partitions and file systems on the disk stay as 
 
 async function runResize(call: Call): Promise<number> {
   const { file, size } = operands(call);
-  checkPreallocation(call.value("preallocation") ?? "off");
+  const space = spaceNamed(call.value("preallocation") ?? "off");
   const wanted = parseRelative(size), access = await sourceAccess(call);
   const { disk, guessed } = await openImageDisk(file, sourceFormat(call), { ...access, writable: true });
   const { format } = disk.chain[0];
   if (guessed && format === "raw") call.output.error(`WARNING: Image format was not specified for '${file}' and probing guessed raw.\nSpecify it with -f raw: what a guest wrote could look like another format.\n`);
-  await runInterruptible(resizeTask(disk, wanted, call.has("shrink")));
+  const meter = meterFor(call, "preallocating", 1);
+  try {
+    await runInterruptible(resizeTask(disk, wanted, { shrink: call.has("shrink"), space, progress: (done, total) => { meter.update(done, total); } }));
+  } finally {
+    meter.end();
+  }
   if (!call.has("quiet")) call.output.out("Image resized.\n");
   return 0;
 }
@@ -47,9 +53,18 @@ function operands({ positionals }: Call): { file: string; size: string } {
   return { file, size };
 }
 
-function checkPreallocation(mode: string): void {
-  if (!PREALLOCATION.has(mode)) throw new CommandError(`Invalid preallocation mode '${mode}'`);
-  if (mode !== "off") throw new CommandError(`--preallocation=${mode} is not supported: leave it out, or resize the image with qemu-img`);
+function spaceNamed(mode: string): Space | undefined {
+  const space = SPACES.find((one) => one === mode);
+  if (space === undefined && mode !== "off") throw new CommandError(`Invalid preallocation mode '${mode}'`);
+  return space;
+}
+
+interface Resizing {
+  /** It may become smaller. */
+  readonly shrink: boolean;
+  /** What is new takes its space at once. */
+  readonly space: Space | undefined;
+  readonly progress: Progress;
 }
 
 /** The new size, given the old one. */
@@ -59,11 +74,15 @@ function parseRelative(text: string): (old: number) => number {
   return (old) => (sign === undefined ? bytes : sign === "+" ? old + bytes : old - bytes);
 }
 
-function* resizeTask(disk: Disk, wanted: (old: number) => number, shrink: boolean): Task {
+function* resizeTask(disk: Disk, wanted: (old: number) => number, { shrink, space, progress }: Resizing): Task {
   try {
-    const size = roundedFor(disk, wanted(disk.size));
-    if (size < disk.size && !shrink) throw new CommandError("Use the --shrink option to perform a shrink operation.\nShrinking an image deletes all data beyond its new end: make sure that nothing important is there.");
+    const old = disk.size, size = roundedFor(disk, wanted(old));
+    if (size <= old && space !== undefined) throw new CommandError("Preallocation can only be used for growing images");
+    // Of nothing yet: where it is impossible the disk keeps its size.
+    if (space !== undefined) yield wait(() => disk.preallocate(old, space));
+    if (size < old && !shrink) throw new CommandError("Use the --shrink option to perform a shrink operation.\nShrinking an image deletes all data beyond its new end: make sure that nothing important is there.");
     yield wait(() => disk.truncate(size));
+    if (space !== undefined) yield wait(() => disk.preallocate(old, space, progress));
   } finally {
     yield* later(() => disk.close());
   }

@@ -1,8 +1,11 @@
+import { dirname, join } from "node:path";
 import { Disk } from "../../disk/disk.ts";
+import type { CreateValues } from "../../disk/formats/creation.ts";
 import { createCow } from "../../disk/formats/cow/create.ts";
 import { createParallels, type ParallelsCreateOptions } from "../../disk/formats/parallels/create.ts";
 import { createQcow, type QcowCreateOptions } from "../../disk/formats/qcow1/create.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
+import { qcow2Creation } from "../../disk/formats/qcow2/creation.ts";
 import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
 import { createVmdk, type VmdkCreateOptions } from "../../disk/formats/vmdk/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
@@ -40,6 +43,19 @@ function qcow2(name: string, options: Partial<Qcow2CreateOptions>): Row {
   return {
     name: `qcow2 ${name}`, format: "qcow2", backs: true, resizes: true, judged: true,
     create: (storage, size, backing) => run(createQcow2(storage, { ...options, size, backingFile: backing?.file, backingFormat: backing?.format })),
+  };
+}
+
+/** Made as the command line does, with these options. */
+function qcow2Made(name: string, backs: boolean, values: CreateValues): Row {
+  const defaults = { cluster_size: 65536, refcount_bits: 16, compression_type: "zlib" };
+  return {
+    name: `qcow2 ${name}`, format: "qcow2", backs, resizes: true, judged: true,
+    create: (storage, size, backing, files) => {
+      // QEMU seeks a relative data file from the current folder.
+      const external = values["data_file"] === undefined ? {} : { data_file: join(dirname(storage.name), String(values["data_file"])) };
+      return run(qcow2Creation.plan({ ...defaults, ...values, ...external, size, ...(backing && { backing_file: backing.file, backing_fmt: backing.format }) })(storage, files));
+    },
   };
 }
 
@@ -119,6 +135,14 @@ export const ROWS: readonly Row[] = [
   qcow("defaults", {}),
   qcow("512-byte clusters, smallest tables", { clusterBits: 9, l2Bits: 6 }),
   qcow("64 KiB clusters, largest tables", { clusterBits: 16, l2Bits: 13 }),
+  qcow2Made("external data file", true, { data_file: "data.raw" }),
+  qcow2Made("external data file, 4 KiB clusters", true, { data_file: "data.raw", cluster_size: 4096 }),
+  qcow2Made("external data file, extended L2", true, { data_file: "data.raw", extended_l2: true }),
+  qcow2Made("raw external data file", false, { data_file: "data.raw", data_file_raw: true }),
+  qcow2Made("raw external data file, extended L2, 16 KiB clusters", false, { data_file: "data.raw", data_file_raw: true, extended_l2: true, cluster_size: 16384 }),
+  qcow2Made("preallocated metadata", false, { preallocation: "metadata" }),
+  qcow2Made("preallocated metadata, extended L2", true, { preallocation: "metadata", extended_l2: true }),
+  qcow2Made("preallocated in full, 4 KiB clusters", false, { preallocation: "full", cluster_size: 4096 }),
   qcow2("lazy refcounts", { lazyRefcounts: true }),
   qcow2("extended L2, 16 KiB clusters", { extendedL2: true, clusterSize: 2 ** 14 }),
   qcow2("extended L2, 64 KiB clusters", { extendedL2: true }),

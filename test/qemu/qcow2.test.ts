@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import { expectBytes } from "../support/bytes.ts";
@@ -20,6 +20,8 @@ const ROWS: readonly (readonly [options: string, size: number])[] = [
   ["compression_type=zstd", 2 * MIB],
   ["extended_l2=on", 3 * MIB], ["extended_l2=on,cluster_size=16k", 2 * MIB], ["extended_l2=on,cluster_size=2M", 9 * MIB], ["extended_l2=on,cluster_size=16k,refcount_bits=1", 1000 * 1000],
   ["extended_l2=on,preallocation=metadata", 2 * MIB],
+  ["data_file=@", 3 * MIB], ["data_file=@,cluster_size=4k", 2 * MIB], ["data_file=@,extended_l2=on,cluster_size=16k", 1000 * 1000], ["data_file=@,lazy_refcounts=on,preallocation=metadata", 2 * MIB],
+  ["data_file=@,data_file_raw=on", 3 * MIB], ["data_file=@,data_file_raw=on,extended_l2=on", 1000 * 1000],
   ["preallocation=metadata", 2 * MIB], ["preallocation=falloc", 2 * MIB], ["preallocation=full,cluster_size=4k", 2 * MIB], ["preallocation=metadata,compat=0.10", 2 * MIB],
   ["cluster_size=64k", 1000 * 1000], ["cluster_size=4k", 12345], ["cluster_size=64k", 512], ["", 65537],
 ];
@@ -28,7 +30,7 @@ const ROWS: readonly (readonly [options: string, size: number])[] = [
 async function takeTurns(random: Random, image: QemuImage, size: number, turns = 2): Promise<void> {
   for (let turn = 0; turn < turns; turn++) {
     image.scribble(random, STEPS, size);
-    image.packBlocks(random, 2, size);
+    if (!image.info().includes("data-file")) image.packBlocks(random, 2, size);
     const before = image.contents();
     expectBytes(await image.bytes(), before, "what we read of QEMU's image");
     const disk = await image.open({ tableCache: random.pick([1, 2 ** 20]) });
@@ -36,6 +38,7 @@ async function takeTurns(random: Random, image: QemuImage, size: number, turns =
     const after = await scribbled(random, disk, before, STEPS);
     await disk.close();
     image.expectSound(after);
+    if (image.info().includes('"data-file-raw": true')) expectBytes(new Uint8Array(readFileSync(image.dataPath)).subarray(0, after.length), after, "the raw data file alone");
   }
   image.scribble(random, STEPS, size);
   expectBytes(await image.bytes(), image.contents(), "what we read in the end");
@@ -66,7 +69,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on 
     });
   });
 
-  for (const options of ["compat=0.10,cluster_size=16k", "compat=1.1,cluster_size=16k", "extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=256k,preallocation=metadata"]) {
+  for (const options of ["compat=0.10,cluster_size=16k", "compat=1.1,cluster_size=16k", "extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=256k,preallocation=metadata", "data_file=@,cluster_size=16k"]) {
     for (const [how, baseSize] of [["shorter", MIB + 300 * KIB + 512], ["longer", 4 * MIB]] as const) {
       seeded(`an overlay, ${options}, above a ${how} raw base, grown past it by us`, async (random) => {
         const size = 2 * MIB + 512, image = new QemuImage(folder);

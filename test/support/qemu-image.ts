@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { expect } from "vitest";
 import type { Disk } from "../../disk/disk.ts";
 import type { Gate } from "../../disk/gate.ts";
@@ -21,8 +21,14 @@ export class QemuImage {
     this.path = join(folder, name ?? `image${++images}.${format}`);
   }
 
+  /** Where an external data file is put: `@` in the options. */
+  get dataPath(): string {
+    return `${this.path}.data`;
+  }
+
+  /** `options` as for `-o`. */
   create(size: string | number, options: string, extra: readonly string[] = []): void {
-    runTool("qemu-img", ["create", "-q", "-f", this.format, ...(options === "" ? [] : ["-o", options]), ...extra, this.path, String(size)]);
+    runTool("qemu-img", ["create", "-q", "-f", this.format, ...(options === "" ? [] : ["-o", options.replaceAll("@", this.dataPath)]), ...extra, this.path, String(size)]);
   }
 
   io(...commands: string[]): void {
@@ -58,6 +64,11 @@ export class QemuImage {
     return new Uint8Array(readFileSync(raw));
   }
 
+  /** What qemu-img tells of it, as JSON. */
+  info(): string {
+    return runTool("qemu-img", ["info", "--output=json", this.path]);
+  }
+
   /** QEMU's verdict: nothing wrong, no leaks, and exactly these bytes. */
   expectSound(contents?: Uint8Array): void {
     expectSoundImage(this.path, this.format);
@@ -68,7 +79,7 @@ export class QemuImage {
 
   /** Opened by us, with the backing files that lie beside it. */
   async open(options: OpenOptions = {}): Promise<Disk> {
-    const gate: Gate = { open: (name, _from, readOnly) => FileStorage.open(join(this.folder, name), { mode: readOnly === false ? "write" : "read" }) };
+    const gate: Gate = { open: (name, _from, readOnly) => FileStorage.open(resolve(this.folder, name), { mode: readOnly === false ? "write" : "read" }) };
     const storage = FileStorage.open(this.path, { mode: options.readOnly === true ? "read" : "write" });
     try {
       return await open(storage, { format: this.format, gate, ...options });

@@ -4,7 +4,7 @@ import { DiskError } from "../../errors.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, truncate, write, type Task } from "../../task.ts";
 import { EXTENSION, formatExtensions, formatFeatureNames, type Extension } from "./extensions.ts";
-import { COMPATIBLE, FEATURE_NAMES, INCOMPATIBLE } from "./features.ts";
+import { AUTOCLEAR, COMPATIBLE, FEATURE_NAMES, INCOMPATIBLE } from "./features.ts";
 import { HeaderFields, HeaderFields3, LIMITS, MAGIC, V2_LENGTH } from "./header.ts";
 import { refcountWidth } from "./refcount-bits.ts";
 
@@ -22,6 +22,9 @@ export interface Qcow2CreateOptions {
   readonly lazyRefcounts?: boolean | undefined;
   /** Entries with 32 subclusters; clusters of 16 KiB at least. */
   readonly extendedL2?: boolean | undefined;
+  /** The guest's data stands in this file; with `dataFileRaw` it alone is a raw image of the disk. */
+  readonly dataFile?: string | undefined;
+  readonly dataFileRaw?: boolean | undefined;
   /** As it is to stand in the image: relative to the image's own place, or absolute, or a URL. */
   readonly backingFile?: string | undefined;
   readonly backingFormat?: string | undefined;
@@ -44,7 +47,10 @@ export function* createQcow2(file: Storage, options: Qcow2CreateOptions): Task {
     if (last) table.fill(0);
   }
   yield flush(file, "tables before the header that points at them");
-  yield write(file, 0, formatHeader(options, layout));
+  // All of its cluster, so that the file takes as much of its device as QEMU's do: some judge by that.
+  const header = new Uint8Array(clusterSize);
+  header.set(formatHeader(options, layout));
+  yield write(file, 0, header);
   yield flush(file, "the new image");
 }
 
@@ -72,6 +78,9 @@ function plan(options: Qcow2CreateOptions): Layout {
   if (version < 3 && (options.compressionType === "zstd" || options.lazyRefcounts === true)) refuse("zstd and lazy refcounts are only supported with compatibility level 1.1 and above (use version=v3 or greater)");
   if (options.extendedL2 === true && version < 3) refuse("Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)");
   if (options.extendedL2 === true && clusterSize < EXTENDED_MIN) refuse(`Extended L2 entries are only supported with cluster sizes of at least ${EXTENDED_MIN} bytes`);
+  if (options.dataFile !== undefined && version < 3) refuse("External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)");
+  if (options.dataFileRaw === true && options.dataFile === undefined) refuse("data-file-raw requires data-file");
+  if (options.dataFileRaw === true && options.backingFile !== undefined) refuse("Backing file and data-file-raw cannot be used at the same time");
   if (!(size >= 0)) refuse(`${options.size} is no size of a disk`);
   const l1Size = Math.ceil(size / (clusterSize * (clusterSize / (options.extendedL2 === true ? 16 : 8))));
   if (l1Size * 8 > LIMITS.l1Bytes) refuse("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
@@ -86,11 +95,14 @@ function plan(options: Qcow2CreateOptions): Layout {
   return { version, size, clusterSize, order, tableClusters, blocks, l1Size, l1Offset: (1 + tableClusters + blocks) * clusterSize, used: 1 + tableClusters + blocks + l1Clusters };
 }
 
+const flag = (set: boolean | undefined, bit: bigint): bigint => (set === true ? bit : 0n);
+
 function formatHeader(options: Qcow2CreateOptions, layout: Layout): Uint8Array {
   const { version, clusterSize } = layout, zstd = options.compressionType === "zstd";
   const headerLength = version === 2 ? V2_LENGTH : V2_LENGTH + HeaderFields3.size;
   const extensions: Extension[] = [];
   if (options.backingFormat !== undefined) extensions.push({ type: EXTENSION.backingFormat, data: encodeText(options.backingFormat) });
+  if (options.dataFile !== undefined) extensions.push({ type: EXTENSION.dataFile, data: encodeText(options.dataFile) });
   const name = encodeText(options.backingFile ?? ""), names: Extension = { type: EXTENSION.featureNames, data: formatFeatureNames(FEATURE_NAMES) };
   // The names are a courtesy: in the smallest clusters the backing file's name may need their room.
   const roomForNames = headerLength + formatExtensions([...extensions, names]).length + name.length <= clusterSize;
@@ -107,7 +119,8 @@ function formatHeader(options: Qcow2CreateOptions, layout: Layout): Uint8Array {
   }));
   if (version === 3) {
     header.set(HeaderFields3.format({
-      incompatible: (zstd ? INCOMPATIBLE.compressionType : 0n) | (options.extendedL2 === true ? INCOMPATIBLE.extendedL2 : 0n), compatible: options.lazyRefcounts === true ? COMPATIBLE.lazyRefcounts : 0n, autoclear: 0n,
+      incompatible: flag(zstd, INCOMPATIBLE.compressionType) | flag(options.extendedL2, INCOMPATIBLE.extendedL2) | flag(options.dataFile !== undefined, INCOMPATIBLE.externalData),
+      compatible: flag(options.lazyRefcounts, COMPATIBLE.lazyRefcounts), autoclear: flag(options.dataFileRaw, AUTOCLEAR.rawExternalData),
       refcountOrder: layout.order, headerLength, compressionType: zstd ? 1 : 0, padding: new Uint8Array(7),
     }), V2_LENGTH);
   }

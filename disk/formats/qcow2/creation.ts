@@ -1,6 +1,12 @@
 import { DiskError } from "../../errors.ts";
-import type { CreateOption, CreateValues, Creation } from "../creation.ts";
+import { type Progress, type Space, SPACES } from "../../image.ts";
+import { noProgress } from "../../metadata/space.ts";
+import type { Storage } from "../../storage.ts";
+import { call, close, truncate, type Task } from "../../task.ts";
+import type { CreateOption, CreateValues, Creation, NewFiles } from "../creation.ts";
 import { checkCreateOptions, createQcow2, type Qcow2CreateOptions } from "./create.ts";
+import { readHeader } from "./header.ts";
+import { openImage } from "./open.ts";
 
 /** In the order in which qemu-img lists them. */
 const OPTIONS: readonly CreateOption[] = [
@@ -20,18 +26,42 @@ const OPTIONS: readonly CreateOption[] = [
   { name: "refcount_bits", type: "number", help: "Width of a reference count entry in bits", initial: "16" },
 ];
 
+const TABLE_CACHE = 8 * 2 ** 20;
+
 const VERSIONS: Readonly<Record<string, 2 | 3>> = { "0.10": 2, v2: 2, "1.1": 3, v3: 3 };
 const COMPRESSION = ["zlib", "zstd"] as const;
-const PREALLOCATION: ReadonlySet<string> = new Set(["off", "metadata", "falloc", "full"]);
-
 export const qcow2Creation: Creation = {
   options: OPTIONS,
   plan(values) {
-    const options = toOptions(values);
+    const options = toOptions(values), space = spaceOf(values, options);
     checkCreateOptions(options);
-    return (into) => createQcow2(into, options);
+    return (into, files, progress = noProgress) => create(into, files, options, space, progress);
   },
 };
+
+/** The tables go into `into`, the data, if so asked, into a file of its own. */
+function* create(into: Storage, files: NewFiles, options: Qcow2CreateOptions, space: Space | undefined, progress: Progress): Task {
+  const { dataFile } = options, data = dataFile === undefined ? undefined : yield* call(() => files.create(dataFile));
+  try {
+    yield* createQcow2(into, options);
+    const header = yield* readHeader(into);
+    if (data !== undefined) yield truncate(data, header.size);
+    if (space === undefined) return;
+    const image = yield* openImage(into, data ?? into, header, { readOnly: false, tableCache: TABLE_CACHE });
+    yield* image.preallocate(0, header.size, space, progress);
+    yield* image.flush();
+  } finally {
+    if (data !== undefined) yield close(data);
+  }
+}
+
+function spaceOf({ preallocation = "off" }: CreateValues, { backingFile, extendedL2, dataFileRaw }: Qcow2CreateOptions): Space | undefined {
+  const space = SPACES.find((one) => one === preallocation);
+  if (space === undefined && preallocation !== "off") throw refused(`Parameter 'preallocation' does not accept value '${String(preallocation)}'`);
+  if (space !== undefined && backingFile !== undefined && extendedL2 !== true) throw refused("Backing file and preallocation can only be used at the same time if extended_l2 is on");
+  // Who writes a raw data file without its tables must find every cluster in them.
+  return space ?? (dataFileRaw === true ? "metadata" : undefined);
+}
 
 function toOptions(values: CreateValues): Qcow2CreateOptions {
   refuseMissing(values);
@@ -43,18 +73,14 @@ function toOptions(values: CreateValues): Qcow2CreateOptions {
   return {
     size: Number(values["size"]), version, compressionType, clusterSize: Number(values["cluster_size"]), refcountBits: Number(values["refcount_bits"]),
     lazyRefcounts: values["lazy_refcounts"] === true, extendedL2: values["extended_l2"] === true,
+    dataFile: values["data_file"] === undefined ? undefined : String(values["data_file"]), dataFileRaw: values["data_file_raw"] === true,
     backingFile: backingFile === undefined ? undefined : String(backingFile), backingFormat: backingFormat === undefined ? undefined : String(backingFormat),
   };
 }
 
 /** Features of QEMU's that an image of ours cannot have yet, each by its name. */
 function refuseMissing(values: CreateValues): void {
-  const preallocation = String(values["preallocation"] ?? "off");
-  if (!PREALLOCATION.has(preallocation)) throw refused(`Parameter 'preallocation' does not accept value '${preallocation}'`);
   const missing = [
-    preallocation === "off" ? undefined : `preallocation=${preallocation}`,
-    values["data_file"] === undefined ? undefined : "data_file",
-    values["data_file_raw"] === true ? "data_file_raw=on" : undefined,
     values["encryption"] === true ? "encryption=on" : undefined,
     values["encrypt.format"] === undefined ? undefined : "encrypt.format",
   ].filter((one) => one !== undefined);

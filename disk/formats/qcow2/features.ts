@@ -21,7 +21,7 @@ export function refuseUnsupported(header: Qcow2Header, path: string): void {
   const refuse = (what: string): never => {
     throw new DiskError("unsupported", what, { path, format: "qcow2" });
   };
-  const known = INCOMPATIBLE.dirty | INCOMPATIBLE.corrupt | INCOMPATIBLE.compressionType | INCOMPATIBLE.extendedL2;
+  const known = Object.values(INCOMPATIBLE).reduce((all, bit) => all | bit, 0n);
   const foreign = header.incompatible & ~known;
   if (foreign !== 0n) refuse(`the image needs features that disk86 does not have: ${bitNames(foreign, header).join(", ")}; convert it with qemu-img first`);
   if (header.crypt !== 0) refuse(`the image is encrypted (${CRYPT[header.crypt] ?? `method ${header.crypt}`}); decrypt it with qemu-img convert first`);

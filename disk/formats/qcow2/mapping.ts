@@ -111,22 +111,24 @@ export class Mapping {
     const entry = this.entry(table, guest);
     if (entry.packed !== undefined) return this.#packed(entry.packed, skip, Math.min(length, clusterSize - skip));
     const first = Math.floor(skip / block), kind = kindOf(entry, first), { index } = this.place(guest);
-    let done = (first + runOf(entry, first, kind)) * block - skip;
+    let done = (first + runOf(entry, first, kind, layout.subclusters)) * block - skip;
     for (let next = 1; done < length && done === next * clusterSize - skip; next++) {
       const more = layout.decode(table, index + next);
       if (!continues(entry, more, next * clusterSize) || kindOf(more, 0) !== kind) break;
-      done += runOf(more, 0, kind) * block;
+      done += runOf(more, 0, kind, layout.subclusters) * block;
     }
     length = Math.min(length, done);
     if (kind === "data") return this.#data(entry, guest, length, block);
-    return kind === "zero" && entry.host !== undefined ? { kind, length, offset: entry.host + skip } : { kind, length };
+    return entry.host === undefined ? { kind, length } : { kind, length, offset: entry.host + skip };
   }
 
   #data({ host = 0, copied }: Entry, guest: number, length: number, block: number): Extent {
-    const { data } = this, offset = host + (guest % this.clusterSize);
-    if (offset >= data.size) throw corrupt(data, `the file is truncated: guest offset ${hex(guest)} should stand at ${hex(offset)}, but the file has ${data.size} bytes`, offset);
+    const { data, layout, clusterSize } = this, offset = host + (guest % clusterSize);
+    // A data file may end with the disk, amid its last cluster.
+    const unit = layout.external ? clusterSize : block;
+    if (offset - (offset % unit) >= data.size) throw corrupt(data, `the file is truncated: guest offset ${hex(guest)} should stand at ${hex(offset)}, but the file has ${data.size} bytes`, offset);
     // As in `map`: what lies wholly behind the end of the file is no part of this answer.
-    const present = Math.ceil(data.size / block) * block - offset;
+    const present = Math.ceil(data.size / unit) * unit - offset;
     return { kind: "data", length: Math.min(length, present), storage: data, offset, writable: copied && this.refcounts !== undefined };
   }
 

@@ -74,14 +74,17 @@ export class Refcounts {
     return block === undefined ? 0 : this.width.get(block.view, cluster % this.#perBlock);
   }
 
-  /** Takes one to `max` free clusters in a row and gives each the refcount 1. */
-  *allocate(max: number): Task<ClusterRun> {
+  /** Takes one to `max` free clusters in a row, none before `from`, and gives each the refcount 1. */
+  *allocate(max: number, from = 0): Task<ClusterRun> {
     for (;;) {
-      const hint = this.#hint, index = Math.floor(hint / this.#perBlock);
+      const first = Math.max(this.#hint, from), index = Math.floor(first / this.#perBlock);
       const block = (yield* this.#loadBlock(index)) ?? (yield* this.#newBlock(index));
-      const run = this.#findFree(block, hint % this.#perBlock, max);
-      if (this.#hint === hint) this.#hint = index * this.#perBlock + (run === undefined ? this.#perBlock : run.first + run.count);
-      if (run === undefined) continue;
+      const run = this.#findFree(block, first % this.#perBlock, max), next = index * this.#perBlock + (run === undefined ? this.#perBlock : run.first + run.count);
+      if (this.#hint === first) this.#hint = next;
+      if (run === undefined) {
+        if (from > 0) from = next;
+        continue;
+      }
       const cluster = index * this.#perBlock + run.first;
       for (let i = 0; i < run.count; i++) this.#take(block, run.first + i, cluster + i);
       this.#changed(index, block, run.first, run.first + run.count - 1);
@@ -205,6 +208,23 @@ export class Refcounts {
     this.#countArea(this.#table, index, 1, 0);
     this.#table.touch(index * 8, index * 8 + 8);
     return yield* this.#blocks.load(index, this.#blockAt(index));
+  }
+
+  /** Makes the blocks that describe all clusters below `end`, so that none of them will stand amid a long run. */
+  *describe(end: number): Task {
+    for (let index = 0; index * this.#perBlock < end; index++) {
+      if ((yield* this.#loadBlock(index)) !== undefined) continue;
+      if (this.full) yield* this.writeBack();
+      if (index >= this.#entries) yield* this.#growTable(Math.ceil(end / this.#perBlock));
+      const { cluster } = yield* this.allocate(1);
+      if ((yield* this.#loadBlock(index)) !== undefined) {
+        yield* this.release([cluster]);
+        continue;
+      }
+      this.#blocks.create(index, cluster * this.#clusterSize);
+      setU64(this.#table.view, index * 8, cluster * this.#clusterSize);
+      this.#table.touch(index * 8, index * 8 + 8);
+    }
   }
 
   /** Enters into `table` new blocks from `first` on, in the first clusters they describe, that count themselves and `more` clusters. */

@@ -8,9 +8,9 @@ export function kindOf({ present, zeros }: Content, sub: number): Kind {
   return ((zeros >>> sub) & 1) !== 0 ? "zero" : "backing";
 }
 
-/** How many subclusters of one cluster, from `first` on, are of this kind. */
-export function runOf({ present, zeros }: Content, first: number, kind: Kind): number {
-  return ones(kind === "data" ? present : kind === "zero" ? zeros : ~(present | zeros), first);
+/** How many of the `subclusters` of one cluster, from `first` on, are of this kind. */
+export function runOf({ present, zeros }: Content, first: number, kind: Kind, subclusters: number): number {
+  return Math.min(subclusters - first, ones(kind === "data" ? present : kind === "zero" ? zeros : ~(present | zeros), first));
 }
 
 /** How many bits in a row, from bit `from` on, are set. */

@@ -1,6 +1,7 @@
 import { DiskError } from "../../errors.ts";
-import type { Extent } from "../../image.ts";
+import type { Extent, Progress, Space } from "../../image.ts";
 import { FlatImage } from "../../metadata/flatImage.ts";
+import { giveSpace } from "../../metadata/space.ts";
 import type { Storage } from "../../storage.ts";
 import { isSparse, learnedAt } from "../../storage/sparse.ts";
 import { truncate, type Task } from "../../task.ts";
@@ -32,5 +33,10 @@ export class RawImage extends FlatImage {
     if (size % SECTOR !== 0) throw new DiskError("unsupported", `the size ${size} is not a multiple of ${SECTOR}`, { path: this.storage.name, format: "raw" });
     yield truncate(this.storage, size);
     this.size = size;
+  }
+
+  *preallocate(from: number, to: number, space: Space, progress: Progress): Task {
+    if (space === "metadata") throw new DiskError("unsupported", `Unsupported preallocation mode: ${space}`, { path: this.storage.name, format: "raw" });
+    yield* giveSpace(this.storage, from, to - from, space, (done) => { progress(done, to - from); });
   }
 }

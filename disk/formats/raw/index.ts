@@ -1,3 +1,6 @@
+import { DiskError } from "../../errors.ts";
+import { SPACES } from "../../image.ts";
+import { giveSpace, noProgress } from "../../metadata/space.ts";
 import { truncate } from "../../task.ts";
 import type { Format } from "../format.ts";
 import { RawImage } from "./image.ts";
@@ -17,9 +20,15 @@ export const raw: Format = {
   },
   creation: {
     options: [{ name: "size", type: "size", help: "Virtual disk size" }],
-    plan: ({ size }) => function* create(into) {
-      yield truncate(into, 0);
-      yield truncate(into, Math.ceil(Number(size) / SECTOR) * SECTOR);
+    plan({ size, preallocation = "off" }) {
+      const bytes = Math.ceil(Number(size) / SECTOR) * SECTOR, space = SPACES.find((one) => one === preallocation);
+      if (space === undefined && preallocation !== "off") throw new DiskError("invalid-argument", `invalid parameter value: ${String(preallocation)}`, { format: "raw", operation: "create" });
+      if (space === "metadata") throw new DiskError("unsupported", `Unsupported preallocation mode: ${space}`, { format: "raw", operation: "create" });
+      return function* create(into, _files, progress = noProgress) {
+        yield truncate(into, 0);
+        yield truncate(into, bytes);
+        if (space !== undefined) yield* giveSpace(into, 0, bytes, space, (done) => { progress(done, bytes); });
+      };
     },
   },
 };
