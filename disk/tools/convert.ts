@@ -6,7 +6,7 @@ import { formatNamed } from "../formats/registry.ts";
 import { isHttp, resolveName } from "../gate.node.ts";
 import { openDisk } from "../open.ts";
 import type { Storage } from "../storage.ts";
-import { call as later, type Task } from "../task.ts";
+import { call as later, run, type Task } from "../task.ts";
 import { checkSourceCache } from "./arguments.ts";
 import { copyDisks, type CopyOptions } from "./copy.ts";
 import { checkBacking, creationOf, setBacking } from "./create.ts";
@@ -49,15 +49,31 @@ async function runConvert(call: Call): Promise<number> {
   const files = call.positionals.slice(0, -1), out = call.positionals.at(-1);
   if (files.length === 0 || out === undefined) throw new CommandError("Must specify image file name");
   const values = call.has("no-create") ? undefined : targetValues(call, formatName, given);
-  const disks = await openSources(call, files), meter = meterFor(call, "converting", 1);
+  const job: Job = { call, disks: await openSources(call, files), formatName, how, meter: meterFor(call, "converting", 1) };
   try {
-    if (values === undefined) await fillExisting(call, disks, out, formatName, how, meter);
-    else await makeTarget(call, disks, resolveName(out, ""), formatName, values, how, meter);
+    if (call.has("bitmaps")) await prepareBitmaps(job);
+    if (values === undefined) await fillExisting(job, out);
+    else await makeTarget(job, resolveName(out, ""), values);
   } finally {
-    meter.end();
-    for (const disk of disks) await disk.close();
+    job.meter.end();
+    for (const disk of job.disks) await disk.close();
   }
   return 0;
+}
+
+/** What is to be done, but for the target. */
+interface Job {
+  readonly call: Call;
+  readonly disks: readonly Disk[];
+  readonly formatName: string;
+  readonly how: HowToCopy;
+  readonly meter: Meter;
+}
+
+async function prepareBitmaps({ call, disks: [source, more] }: Job): Promise<void> {
+  if (source === undefined || more !== undefined) throw new CommandError("Copying bitmaps only possible with single source");
+  const { checkBitmaps } = await import("./copyBitmaps.ts");
+  await run(checkBitmaps(source, call.has("skip-broken-bitmaps")));
 }
 
 /** What the new image's options say, but for its size. */
@@ -100,7 +116,8 @@ function refuseSame(disks: readonly Disk[], out: string): void {
 
 const totalSize = (disks: readonly Disk[]): number => disks.reduce((sum, { size }) => sum + size, 0);
 
-async function makeTarget(call: Call, disks: readonly Disk[], out: string, formatName: string, values: OptionValues, how: HowToCopy, meter: Meter): Promise<void> {
+async function makeTarget(job: Job, out: string, values: OptionValues): Promise<void> {
+  const { call, disks, formatName } = job;
   try {
     refuseSame(disks, out);
     values.setSize(totalSize(disks));
@@ -114,7 +131,7 @@ async function makeTarget(call: Call, disks: readonly Disk[], out: string, forma
         space?.end();
       }
       const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files });
-      yield* copyAndClose(sourcesOf(call, disks, backed), target, { ...how, targetIsZero: !backed }, meter);
+      yield* copyAndClose(job, target, { ...job.how, targetIsZero: !backed }, backed);
     });
   } catch (error) {
     throw error instanceof CommandError && error.exitCode === 1 ? new CommandError(`${out}: ${error.message}`, 1, { cause: error }) : DiskError.within(error, { path: out });
@@ -122,8 +139,8 @@ async function makeTarget(call: Call, disks: readonly Disk[], out: string, forma
 }
 
 /** `-n`. What the target has behind the sources' end stays. */
-async function fillExisting(call: Call, disks: readonly Disk[], out: string, formatName: string, how: HowToCopy, meter: Meter): Promise<void> {
-  const imageOpts = call.has("target-image-opts"), access = { ...(await sourceAccess(call)), lock: true, writable: true, imageOpts };
+async function fillExisting(job: Job, out: string): Promise<void> {
+  const { call, disks, formatName } = job, imageOpts = call.has("target-image-opts"), access = { ...(await sourceAccess(call)), lock: true, writable: true, imageOpts };
   const { disk: target } = await openImageDisk(out, imageOpts ? undefined : formatNamed(formatName).name, access);
   try {
     refuseSame(disks, target.name);
@@ -132,22 +149,33 @@ async function fillExisting(call: Call, disks: readonly Disk[], out: string, for
     await target.close();
     throw error;
   }
-  await runInterruptible(copyAndClose(sourcesOf(call, disks, call.has("backing")), target, { ...how, targetIsZero: call.has("target-is-zero") }, meter));
+  await runInterruptible(copyAndClose(job, target, { ...job.how, targetIsZero: call.has("target-is-zero") }, call.has("backing")));
 }
 
 /** With --salvage the copy goes on after what cannot be read, and tells of it. */
-function sourcesOf(call: Call, disks: readonly Disk[], topOnly: boolean): Sources {
+function sourcesOf({ call, disks }: Job, topOnly: boolean): Sources {
   if (!call.has("salvage")) return new Sources(disks, topOnly);
   return new Sources(disks, topOnly, (what, offset, error) => {
-    if (!call.has("quiet")) call.output.error(`disk86: warning: error while reading ${what} ${offset}: ${error.message}\n`);
+    warn(call, `error while reading ${what} ${offset}: ${error.message}`);
   });
 }
 
-function* copyAndClose(sources: Sources, target: Disk, options: CopyOptions, meter: Meter): Task {
+function warn(call: Call, text: string): void {
+  if (!call.has("quiet")) call.output.error(`disk86: warning: ${text}\n`);
+}
+
+function* copyAndClose(job: Job, target: Disk, options: CopyOptions, topOnly: boolean): Task {
   try {
     if (options.compress && !target.packs) throw new CommandError("Compression not supported for this file format");
-    yield* copyDisks(sources, target, options, meter);
+    yield* copyDisks(sourcesOf(job, topOnly), target, options, job.meter);
+    const [source] = job.disks;
+    if (source !== undefined && job.call.has("bitmaps")) yield* bitmapsToo(job.call, source, target);
   } finally {
     yield* later(() => target.close());
   }
+}
+
+function* bitmapsToo(call: Call, source: Disk, target: Disk): Task {
+  const { copyBitmaps } = yield* later(() => import("./copyBitmaps.ts"));
+  yield* copyBitmaps(source, target, (text) => { warn(call, text); });
 }

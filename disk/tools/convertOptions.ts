@@ -23,8 +23,8 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: "coroutines", short: "m", value: "COUNT", help: "how many pieces are on their way at once; 8 if not given" },
   { name: "out-of-order", short: "W", help: "qemu-img's: accepted, makes no difference, as compression is parallel anyway" },
   { name: "copy-offloading", short: "C", help: "as qemu-img's: accepted, makes no difference" },
-  { name: "bitmaps", help: "", refused: "bitmaps cannot be copied yet" },
-  { name: "skip-broken-bitmaps", help: "", refused: "bitmaps cannot be copied yet" },
+  { name: "bitmaps", help: "copy the persistent bitmaps of the source's own file too" },
+  { name: "skip-broken-bitmaps", help: "with --bitmaps: leave out those that are inconsistent" },
   { name: "target-image-opts", help: "with -n: the target is named by options" },
   SHARED.imageOpts, SHARED.object,
 ];

@@ -22,7 +22,7 @@ export function* copyBitmaps(source: Disk, target: Disk, warn: (text: string) =>
   if (from === undefined) throw new CommandError("Source lacks bitmap support");
   if (to === undefined) throw new CommandError(`Format driver '${target.chain[0].format}' does not support bitmaps`);
   for (const { name, granularity, enabled, inconsistent } of from.list()) {
-    if (inconsistent) warn(`warning: Skipping inconsistent bitmap '${name}'\n`);
+    if (inconsistent) warn(`Skipping inconsistent bitmap '${name}'`);
     else yield* copyBitmap(from, to, name, granularity, enabled);
   }
 }
