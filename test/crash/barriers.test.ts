@@ -7,6 +7,7 @@ import { COW } from "./cowScenarios.ts";
 import { QCOW } from "./qcow1Scenarios.ts";
 import { QED } from "./qedScenarios.ts";
 import { PARALLELS } from "./parallelsScenarios.ts";
+import { EXTERNAL } from "./externalScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
 import type { Scenario } from "./scenario.ts";
 import { crashStates } from "./states.ts";
@@ -17,7 +18,7 @@ import { VMDK } from "./vmdkScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

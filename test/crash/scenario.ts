@@ -20,21 +20,26 @@ export interface Scenario {
   start(ignored?: ReadonlySet<string>): { readonly cut: PowerCutStorage; readonly judge: (state: CrashState) => string | undefined };
 }
 
+/** An image file, what its guest disk holds, and its external data file, which it calls "data". */
+export interface Made { readonly bytes: Uint8Array; readonly contents: Uint8Array; readonly data?: Uint8Array }
+
 export interface GuestWork {
   readonly name: string;
   /** The image before the work, and the guest disk's contents then. Called once. */
-  image(): { readonly bytes: Uint8Array; readonly contents: Uint8Array };
+  image(): Made;
   readonly backing?: Uint8Array;
   readonly format?: string;
   readonly options?: OpenOptions;
   work(guest: Guest, reopen: () => void): void;
   /** More to demand of a state. */
   demand?(state: Uint8Array, initial: Uint8Array): string | undefined;
+  /** The data file alone is the disk. */
+  readonly raw?: true;
 }
 
 /** Opens at once, with the backing file that `bytes` names, if any. */
-export function openNow(storage: MemoryStorage, backing?: Uint8Array, options: OpenOptions = {}): Disk {
-  const disk = open(storage, { gate: { open: () => new MemoryStorage(backing ?? new Uint8Array(0), "base") }, ...options });
+export function openNow(storage: MemoryStorage, backing?: Uint8Array, options: OpenOptions = {}, data?: MemoryStorage): Disk {
+  const disk = open(storage, { gate: { open: (name) => (name === "data" && data !== undefined ? data : new MemoryStorage(backing ?? new Uint8Array(0), "base")) }, ...options });
   if (disk instanceof Promise) throw new Error("expected a synchronous open");
   return disk;
 }
@@ -46,15 +51,15 @@ export function guestScenario(what: GuestWork): Scenario {
   return {
     name: what.name, format,
     start(ignored) {
-      const { bytes, contents } = (made ??= what.image());
-      const cut = new PowerCutStorage(bytes, "top", ignored), options = { format, ...what.options };
-      const guest = new Guest(cut, openNow(cut, what.backing, options), contents, what.backing);
+      const { bytes, contents, data } = (made ??= what.image());
+      const cut = new PowerCutStorage(bytes, "top", ignored), second = data && new PowerCutStorage(data, "data", ignored, cut), options = { format, ...what.options };
+      const guest = new Guest(cut, openNow(cut, what.backing, options, second), contents, what.backing);
       what.work(guest, () => {
         void guest.disk.close();
-        guest.disk = openNow(cut, what.backing, options);
+        guest.disk = openNow(cut, what.backing, options, second);
       });
       void guest.disk.close();
-      return { cut, judge: (state) => what.demand?.(state.bytes, bytes) ?? verdict(state, guest, format, what.backing) };
+      return { cut, judge: (state) => what.demand?.(state.bytes, bytes) ?? (what.raw && rawVerdict(state, guest)) ?? verdict(state, guest, format, what.backing) };
     },
   };
 }
@@ -72,17 +77,25 @@ const INSPECT: Readonly<Record<string, (bytes: Uint8Array) => string | undefined
 };
 
 /** Sound but for leaks, opens, holds what was flushed, and can be worked on. */
-export function verdict({ bytes, at }: CrashState, guest: Guest, format: string, backing?: Uint8Array): string | undefined {
+export function verdict({ bytes, data, at }: CrashState, guest: Guest, format: string, backing?: Uint8Array): string | undefined {
   try {
     const broken = INSPECT[format]?.(bytes);
     if (broken !== undefined) return `corrupt: ${broken}`;
-    const storage = new MemoryStorage(bytes), disk = openNow(storage, backing, { format });
+    const storage = new MemoryStorage(bytes), disk = openNow(storage, backing, { format }, data && new MemoryStorage(data.slice(), "data"));
     const contents = new Uint8Array(disk.size);
     void disk.read(0, contents);
     return guest.complaint(contents, at) ?? unusable(storage, disk, contents, format);
   } catch (error) {
     return `failed: ${String(error)}`;
   }
+}
+
+/** What is wrong with a raw data file as the disk that it alone is. A resize is under way in one file before the other. */
+function rawVerdict({ bytes, data = new Uint8Array(0), at }: CrashState, guest: Guest): string | undefined {
+  const contents = new Uint8Array(Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(24)));
+  contents.set(data.subarray(0, contents.length));
+  const complaint = guest.complaint(contents, at);
+  return complaint && `the raw data file: ${complaint}`;
 }
 
 /** What goes wrong when the guest goes on after the cut. */

@@ -2,8 +2,8 @@ import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { apply, epochs, pieces, type Change, type PowerCutStorage } from "../support/powercut.ts";
 import { inspectQcow2 } from "../support/qcow2-inspect.ts";
 
-/** A file as a power cut left it. `at`: the cut came before entry `at` of the log. `text`: what was kept, for messages. */
-export interface CrashState { readonly bytes: Uint8Array; readonly at: number; readonly text: string }
+/** A file as a power cut left it, and its data file. `at`: the cut came before entry `at` of the log. `text`: what was kept, for messages. */
+export interface CrashState { readonly bytes: Uint8Array; readonly data?: Uint8Array; readonly at: number; readonly text: string }
 
 /** Up to this many changes between two flushes, every subset is tried. */
 const ALL_SUBSETS = process.env["LONG"] ? 11 : 7;
@@ -16,16 +16,30 @@ const ALL_PAIRS = process.env["LONG"] ? 60 : 16;
  * A cut within a stretch keeps a subset of the changes up to there, which is a subset of the whole stretch, too.
  */
 export function* crashStates(cut: PowerCutStorage): Generator<CrashState> {
-  const durable = new MemoryStorage(cut.initial.slice());
-  for (const { changes, to } of epochs(cut.log)) {
-    const before = durable.bytes.slice();
+  const durable = new Files(cut.initial, cut.data?.initial);
+  for (const { changes, settled, to } of epochs(cut.log)) {
     const kinds = changes.map((change) => kindOf(change, cut));
     for (const kept of choices(changes, kinds)) {
-      const state = new MemoryStorage(before.slice());
-      for (const change of kept) apply(change, state);
-      yield { bytes: state.bytes, at: to, text: describe(kept, changes.length, cut) };
+      const state = new Files(durable.image.bytes, durable.data?.bytes);
+      for (const change of kept) state.apply(change);
+      yield { bytes: state.image.bytes, ...(state.data && { data: state.data.bytes }), at: to, text: describe(kept, changes.length, cut) };
     }
-    for (const change of changes) apply(change, durable);
+    for (const change of settled) durable.apply(change);
+  }
+}
+
+/** Copies of an image's file, and of its data file if it has one. */
+class Files {
+  readonly image: MemoryStorage;
+  readonly data: MemoryStorage | undefined;
+
+  constructor(image: Uint8Array, data: Uint8Array | undefined) {
+    this.image = new MemoryStorage(image.slice());
+    this.data = data && new MemoryStorage(data.slice());
+  }
+
+  apply(change: Change): void {
+    apply(change, change.file === "data" && this.data !== undefined ? this.data : this.image);
   }
 }
 
@@ -84,6 +98,7 @@ function* torn(changes: readonly Change[]): Generator<Change[]> {
 
 /** What the change is about, for subsets by kind. */
 function kindOf(change: Change, cut: PowerCutStorage): string {
+  if (change.file === "data") return "external data";
   if (change.op !== "write") return change.op;
   return roles(cut)(change.offset) ?? "free";
 }

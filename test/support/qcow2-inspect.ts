@@ -31,6 +31,7 @@ class Inspector {
   readonly version: number;
   /** With extended L2 entries: 16. */
   readonly entrySize: number;
+  readonly external: boolean;
 
   constructor(readonly bytes: Uint8Array) {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -39,6 +40,7 @@ class Inspector {
     this.clusterBits = this.u32(20);
     this.clusterSize = 2 ** this.clusterBits;
     this.refcountBits = this.version === 2 ? 16 : 2 ** this.u32(96);
+    this.external = this.version > 2 && (this.u64(72) & 4n) !== 0n;
     this.entrySize = this.version > 2 && (this.u64(72) & 16n) !== 0n ? 16 : 8;
   }
 
@@ -80,7 +82,8 @@ class Inspector {
       if (active) this.copied.push([at / this.clusterSize, (entry & COPIED) !== 0n, `L1 entry ${i}`]);
       for (let j = 0; j < this.clusterSize / this.entrySize; j++) {
         const place = at + j * this.entrySize, what = `${whose}L2 ${i} entry ${j}`;
-        this.entry(this.u64(place), what, active);
+        if (this.external) this.inDataFile(this.u64(place), (i * this.clusterSize) / this.entrySize + j, what);
+        else this.entry(this.u64(place), what, active);
         if (this.entrySize === 16) this.subclusters(this.u64(place), this.u32(place + 8), this.u32(place + 12), what);
       }
     }
@@ -102,10 +105,18 @@ class Inspector {
     if (active) this.copied.push([host / this.clusterSize, (entry & COPIED) !== 0n, what]);
   }
 
+  /** An entry of an image with an external data file. */
+  inDataFile(entry: bigint, cluster: number, what: string): void {
+    const host = Number(entry & OFFSET), copied = (entry & COPIED) !== 0n;
+    if ((entry & COMPRESSED) !== 0n) this.corruptions.push(`${what} is compressed, with a data file`);
+    else if (host !== 0 && !copied) this.corruptions.push(`${what} is not COPIED, with a data file`);
+    else if (copied && host !== cluster * this.clusterSize) this.corruptions.push(`${what} points at ${host} of the data file`);
+  }
+
   subclusters(entry: bigint, zeros: number, present: number, what: string): void {
     if ((zeros & present) !== 0) this.corruptions.push(`${what} has subclusters that are both`);
     if ((entry & COMPRESSED) !== 0n && (zeros | present) !== 0) this.corruptions.push(`${what} is compressed and has subclusters`);
-    if ((entry & OFFSET) === 0n && present !== 0) this.corruptions.push(`${what} has subclusters without a cluster`);
+    if ((entry & OFFSET) === 0n && present !== 0 && !(this.external && (entry & COPIED) !== 0n)) this.corruptions.push(`${what} has subclusters without a cluster`);
     if ((entry & (COMPRESSED | 1n)) === 1n) this.corruptions.push(`${what} has the zero flag and subclusters`);
   }
 
