@@ -262,7 +262,8 @@ export class Qcow2Image implements Image {
     yield* refcounts.writeBack();
     // Tables only ever point at data, and at clusters counted, that are durable by now.
     yield* this.mapping.writeBack();
-    this.#packedSpace?.freed(yield* this.#dropped.release(refcounts));
+    const free = yield* this.#dropped.release(refcounts);
+    this.#packedSpace?.freed(free);
   }
 
   /** Dirty tables are bounded: beyond the bound the whole ordered flush runs first. */
