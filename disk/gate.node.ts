@@ -1,19 +1,22 @@
 import { DiskError } from "./errors.ts";
 import type { Gate, NamedImage } from "./gate.ts";
 import type { NameAccess, Secrets } from "./names/access.ts";
-import { fullName, isHttp, isPlainName, isRemote, resolveName } from "./names/paths.node.ts";
+import { fullName, isHttp, isPath, isPlainName, isRemote, resolveName } from "./names/paths.node.ts";
 import type { Storage } from "./storage.ts";
 import { FileStorage } from "./storage/file.node.ts";
 
-export { fullName, isHttp, resolveName };
+export { fullName, isHttp, isPath, resolveName };
 
 /** Opens what a name leads to, for reading: a file, a URL, or what `json:{...}` describes. What is rare is loaded only when it is needed. */
 export async function openForReading(name: string, lock: boolean): Promise<Storage> {
-  if (!isPlainName(name)) {
-    const { optionsOfName, openStorage } = await import("./names/nodes.node.ts");
-    return await openStorage(optionsOfName(name), { lock, gate: nodeGate({ lock }) });
-  }
+  if (!isPlainName(name)) return await openNamed(name, { lock, gate: nodeGate({ lock }) });
   return await openPlain(resolveName(name, ""), lock);
+}
+
+/** Opens what a name leads to, for reading and writing. It must be there. */
+export async function openForWriting(name: string, lock: boolean): Promise<Storage> {
+  if (isPlainName(name)) return FileStorage.open(resolveName(name, ""), { mode: "write", lock });
+  return await openNamed(name, { lock, writable: true, gate: nodeGate({ lock }) });
 }
 
 /** Opens a path or URL for reading. */
@@ -62,9 +65,10 @@ export function nodeGate({ lock = true, secrets, depth = 0 }: NodeGateOptions = 
   };
 }
 
+/** The bytes that a name leads to. Only `json:` can name a format: what others lead to is not looked into. */
 async function openNamed(name: string, access: NameAccess): Promise<Storage> {
   const { optionsOfName, openStorage } = await import("./names/nodes.node.ts");
-  return await openStorage(optionsOfName(name), access);
+  return await openStorage(optionsOfName(name, name.startsWith("json:") ? undefined : "raw"), access);
 }
 
 async function namedImage(name: string, access: NameAccess, format: string | undefined): Promise<NamedImage> {

@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { useNodeCodecs } from "./codecs/host.node.ts";
 import type { Disk } from "./disk.ts";
 import { createQcow2, type Qcow2CreateOptions } from "./formats/qcow2/create.ts";
-import { isHttp, nodeGate, openForReading } from "./gate.node.ts";
+import { isHttp, isPath, nodeGate, openForReading, openForWriting } from "./gate.node.ts";
 import { open, type OpenOptions } from "./open.ts";
 import { FileStorage } from "./storage/file.node.ts";
 import { run } from "./task.ts";
@@ -24,7 +24,7 @@ export interface OpenImageOptions extends OpenOptions {
  */
 export async function openImage(name: string, options: OpenImageOptions = {}): Promise<Disk> {
   const { lock = true, readOnly = true, gate = nodeGate({ lock }) } = options;
-  const storage = readOnly || isHttp(name) ? await openForReading(name, lock) : FileStorage.open(name, { mode: "write", lock });
+  const storage = readOnly || isHttp(name) ? await openForReading(name, lock) : await openForWriting(name, lock);
   try {
     return await open(storage, { ...options, readOnly, gate });
   } catch (error) {
@@ -43,7 +43,7 @@ export async function createOverlay(path: string, base: string, options: Partial
   await below.close();
   const file = FileStorage.open(path, { mode: "create" });
   try {
-    await run(createQcow2(file, { size, ...options, backingFile: isHttp(base) ? base : resolve(base), backingFormat }));
+    await run(createQcow2(file, { size, ...options, backingFile: isPath(base) ? resolve(base) : base, backingFormat }));
   } finally {
     file.close();
   }

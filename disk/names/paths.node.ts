@@ -16,6 +16,9 @@ export function isPlainName(name: string): boolean {
   return protocol === undefined || protocol === "file" || isHttp(name);
 }
 
+/** Whether `name` is a path of this machine, which may be relative. */
+export const isPath = (name: string): boolean => isPlainName(name) && !isHttp(name);
+
 /**
  * A backing file's name as the image `from` means it: relative names are relative to the image. They are joined as
  * they stand, as QEMU does: the way up from a folder that is a symbolic link is the system's to find.

@@ -4,6 +4,7 @@ import { DiskError } from "../errors.ts";
 import type { NewFiles } from "../formats/creation.ts";
 import { formatNamed } from "../formats/registry.ts";
 import { isHttp, resolveName } from "../gate.node.ts";
+import { isNbd, nbdTitle, parseNbdName } from "../names/nbd.ts";
 import { openDisk } from "../open.ts";
 import type { Storage } from "../storage.ts";
 import { call as later, run, type Task } from "../task.ts";
@@ -53,7 +54,7 @@ async function runConvert(call: Call): Promise<number> {
   try {
     if (call.has("bitmaps")) await prepareBitmaps(job);
     if (values === undefined) await fillExisting(job, out);
-    else await makeTarget(job, resolveName(out, ""), values);
+    else await makeTarget(job, isNbd(out) ? out : resolveName(out, ""), values);
   } finally {
     job.meter.end();
     for (const disk of job.disks) await disk.close();
@@ -106,11 +107,11 @@ async function openSources(call: Call, files: readonly string[]): Promise<Disk[]
 
 /** Without locks nothing else would keep it from emptying what it is about to read. */
 function refuseSame(disks: readonly Disk[], out: string): void {
-  const target = isHttp(out) ? undefined : statSync(out, { throwIfNoEntry: false });
-  if (target === undefined) return;
+  const target = isHttp(out) ? undefined : statSync(out, { throwIfNoEntry: false }), address = isNbd(out) ? nbdTitle(parseNbdName(out)) : undefined;
+  if (target === undefined && address === undefined) return;
   for (const storage of disks.flatMap(({ chain }) => chain.flatMap((image) => [image.storage, ...image.files ?? []]))) {
     const one = isHttp(storage.name) ? undefined : statSync(storage.name, { throwIfNoEntry: false });
-    if (one?.dev === target.dev && one.ino === target.ino) throw new CommandError(`${out}: is what is to be copied, or what that stands on: choose another name`);
+    if (storage.name === address || (one !== undefined && one.dev === target?.dev && one.ino === target.ino)) throw new CommandError(`${out}: is what is to be copied, or what that stands on: choose another name`);
   }
 }
 

@@ -2,7 +2,7 @@ import { statSync } from "node:fs";
 import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
 import type { Gate, NamedImage } from "../gate.ts";
-import { fullName, isHttp, nodeGate, openPlain, resolveName } from "../gate.node.ts";
+import { fullName, isHttp, isPath, nodeGate, openPlain, resolveName } from "../gate.node.ts";
 import type { Secrets } from "../names/access.ts";
 import { isNbd } from "../names/nbd.ts";
 import { isPlainName } from "../names/paths.node.ts";
@@ -139,7 +139,7 @@ async function describeOne({ storage, format, backing, title, protocol }: ImageF
 
 /** `undefined`: the name is relative, and to nothing. */
 function fullBackingName(file: string, from: string): string | undefined {
-  return isNbd(from) && isPlainName(file) && !file.startsWith("/") && !isHttp(file) ? undefined : fullName(file, from);
+  return isNbd(from) && isPath(file) && !file.startsWith("/") ? undefined : fullName(file, from);
 }
 
 function sum(counts: readonly (number | undefined)[]): number | undefined {

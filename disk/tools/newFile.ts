@@ -1,9 +1,11 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { DiskError } from "../errors.ts";
+import { AnewStorage } from "../filters/anew.ts";
 import type { NewFiles } from "../formats/creation.ts";
 import type { Gate } from "../gate.ts";
-import { isHttp, nodeGate, resolveName } from "../gate.node.ts";
+import { isHttp, nodeGate, openForWriting, resolveName } from "../gate.node.ts";
+import { isNbd } from "../names/nbd.ts";
 import type { Storage } from "../storage.ts";
 import { FileStorage } from "../storage/file.node.ts";
 import { close, type Task } from "../task.ts";
@@ -15,9 +17,22 @@ import { runInterruptible } from "./interrupt.ts";
  * other names, owners and rights.
  */
 export async function makeFile(name: string, fill: (into: Storage, files: NewFiles) => Task): Promise<void> {
+  if (isNbd(name)) return await makeOnExport(name, fill);
   const file = resolveName(name, "");
   if (isHttp(file)) throw new DiskError("unsupported", "cannot be made on the web: make it here and upload it", { path: file });
   await runInterruptible(made(file, fill));
+}
+
+/** An export is there already, and keeps its size. */
+async function makeOnExport(name: string, fill: (into: Storage, files: NewFiles) => Task): Promise<void> {
+  const into = new AnewStorage(await openForWriting(name, true));
+  await runInterruptible((function* filled(): Task {
+    try {
+      yield* fill(into, new FileSet(into.name));
+    } finally {
+      yield close(into);
+    }
+  })());
 }
 
 /** All within the task, so that no signal comes between the files and their names. */

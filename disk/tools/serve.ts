@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { DiskError } from "../errors.ts";
 import { createQcow2 } from "../formats/qcow2/create.ts";
-import { isHttp } from "../gate.node.ts";
+import { isHttp, isPath } from "../gate.node.ts";
 import type { Export } from "../nbd/export.ts";
 import { type Address, NbdServer } from "../nbd/server.node.ts";
 import { FileStorage } from "../storage/file.node.ts";
@@ -72,7 +72,7 @@ async function temporaryOverlay(file: string, format: string | undefined, lock: 
   const folder = mkdtempSync(join(tmpdir(), "disk86-")), path = join(folder, "overlay.qcow2");
   try {
     const overlay = FileStorage.open(path, { mode: "create" });
-    await run(createQcow2(overlay, { size, backingFile: isHttp(file) ? file : resolve(file), backingFormat }));
+    await run(createQcow2(overlay, { size, backingFile: isPath(file) ? resolve(file) : file, backingFormat }));
     overlay.close();
     return { ...await openImageDisk(path, "qcow2", { lock, writable: true }), folder };
   } catch (error) {

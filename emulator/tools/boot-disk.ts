@@ -3,7 +3,8 @@ import { dirname, relative, resolve } from "node:path";
 import type { Disk } from "../../disk/disk.ts";
 import { DiskError } from "../../disk/errors.ts";
 import { createQcow2 } from "../../disk/formats/qcow2/create.ts";
-import { isHttp, nodeGate, resolveName } from "../../disk/gate.node.ts";
+import { fullName, isHttp, isPath, nodeGate, resolveName } from "../../disk/gate.node.ts";
+import { isPlainName } from "../../disk/names/paths.node.ts";
 import { open } from "../../disk/open.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { PagedStorage } from "../../disk/storage/pages.ts";
@@ -78,7 +79,7 @@ async function makeOverlay(image: string, format: string | undefined, file: stri
 
 /** How the overlay names its base: relative to its own folder, so that both may move together. */
 function nameFrom(overlay: string, image: string): string {
-  if (isHttp(image)) return image;
+  if (!isPath(image)) return image;
   const name = relative(realpathSync(dirname(resolve(overlay))), resolve(image));
   return name.includes(":") && !name.startsWith(".") ? `./${name}` : name;
 }
@@ -89,7 +90,7 @@ async function checkOverlay(image: string, format: string | undefined, file: str
   try {
     const { backing } = await run(found.info(storage));
     if (found.name !== "qcow2" || backing === undefined) throw new CommandError(`${file} is no overlay: it is a ${found.name} image that stands alone; name another file with --overlay`);
-    const base = resolveName(backing.file, file);
+    const base = isPlainName(fullName(backing.file, file)) ? resolveName(backing.file, file) : backing.file;
     if (!isSameFile(base, image)) throw new CommandError(`${file} is an overlay on ${base}, not on ${image}: boot that one with it, or name another file with --overlay`);
     if (format !== undefined && backing.format !== undefined && backing.format !== format) throw new CommandError(`${file} records that ${image} is of format ${backing.format}, not ${format}: leave -f out`);
   } finally {
@@ -99,11 +100,11 @@ async function checkOverlay(image: string, format: string | undefined, file: str
 
 /** A base that changes under its overlay ruins it. Only the clock can tell: a copy that kept no times raises the same doubt. */
 function isNewer(image: string, overlay: string): boolean {
-  return !isHttp(image) && (statSync(image, { throwIfNoEntry: false })?.mtimeMs ?? 0) > statSync(overlay).mtimeMs;
+  return isPath(image) && (statSync(image, { throwIfNoEntry: false })?.mtimeMs ?? 0) > statSync(overlay).mtimeMs;
 }
 
 function isSameFile(a: string, b: string): boolean {
-  if (isHttp(a) || isHttp(b)) return a === b;
+  if (!isPath(a) || !isPath(b)) return a === b;
   const [one, other] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false }));
   return one !== undefined && other !== undefined && one.dev === other.dev && one.ino === other.ino;
 }

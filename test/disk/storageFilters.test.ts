@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { DiskError } from "../../disk/errors.ts";
+import { AnewStorage } from "../../disk/filters/anew.ts";
 import { DelayedStorage } from "../../disk/filters/delayed.ts";
 import { FaultStorage } from "../../disk/filters/fault.ts";
 import { ReadOnlyStorage } from "../../disk/filters/readonly.ts";
@@ -7,7 +8,7 @@ import { SliceStorage } from "../../disk/filters/slice.ts";
 import { StatsStorage } from "../../disk/filters/stats.ts";
 import type { Storage } from "../../disk/storage.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
-import { Random } from "../support/random.ts";
+import { Random, seeded } from "../support/random.ts";
 
 const numbers = (): MemoryStorage => new MemoryStorage(new Uint8Array(100).map((_, i) => i), "numbers");
 const kind = (kind: string): object => expect.objectContaining({ name: "DiskError", kind });
@@ -121,5 +122,31 @@ describe("slice", () => {
 
   test.each([[-1, 5], [0, -5], [0.5, 5], [2 ** 53 - 1, 2], [0, NaN]])("no window of %d, %d", (start, length) => {
     expect(() => new SliceStorage(numbers(), start, length)).toThrow(kind("invalid-argument"));
+  });
+});
+
+describe("a device as a new file", () => {
+  seeded("reads and grows as an empty file does", async (random) => {
+    const device = new MemoryStorage(random.bytes(5000), "device"), anew = new AnewStorage(random.chance(0.5) ? new DelayedStorage(device) : device), file = new MemoryStorage();
+    for (let step = 0; step < 60; step++) {
+      const offset = random.int(4000), length = random.int(1000), bytes = random.bytes(length), kind = random.int(4);
+      for (const storage of [anew, file]) {
+        if (kind < 2) await storage.write(offset, bytes);
+        else if (kind === 2) await storage.zero(offset, length);
+        else await storage.truncate(offset);
+      }
+      expect(anew.size).toBe(file.size);
+      const into = new Uint8Array(5000), wanted = new Uint8Array(5000);
+      await anew.read(0, into);
+      await file.read(0, wanted);
+      expect(Buffer.compare(into, wanted)).toBe(0);
+    }
+  });
+
+  test("no further than the device reaches", () => {
+    const device = new MemoryStorage(new Uint8Array(100).fill(1), "device"), anew = new AnewStorage(device);
+    expect(() => anew.truncate(101)).toThrow(kind("no-space"));
+    expect(() => anew.write(99, new Uint8Array(2))).toThrow(kind("no-space"));
+    expect([anew.size, device.bytes.every((byte) => byte === 1)]).toEqual([0, true]);
   });
 });

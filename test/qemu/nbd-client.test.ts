@@ -1,3 +1,4 @@
+import { spawn } from "node:child_process";
 import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -5,6 +6,7 @@ import type { Disk } from "../../disk/disk.ts";
 import { dialer } from "../../disk/nbd/dial.node.ts";
 import type { Export } from "../../disk/nbd/export.ts";
 import { NbdServer } from "../../disk/nbd/server.node.ts";
+import { createOverlay, openImage } from "../../disk/index.node.ts";
 import { open } from "../../disk/open.ts";
 import { createQcow2 } from "../../disk/formats/qcow2/create.ts";
 import { all, type Storage } from "../../disk/storage.ts";
@@ -15,6 +17,7 @@ import { disk86, qemuImg } from "../support/cli.ts";
 import { anyChange, anyRange, expectSame, ModelDisk } from "../support/model.ts";
 import { type NbdPeer, nbdUrl, socketPath, startNbdkit, startQemuNbd } from "../support/nbd.ts";
 import { seeded } from "../support/random.ts";
+import { freePort } from "../support/nginx.ts";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool } from "../support/tools.ts";
 
@@ -148,7 +151,6 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io", "qemu-nbd", "nbdkit"))("NBD 
     await first.stop();
     rmSync(socket, { force: true });
     const waiting = reader.read(4096, into.fill(0));
-    const { spawn } = await import("node:child_process");
     const second = spawn("qemu-nbd", ["-t", "-e", "8", "-f", "raw", "-k", socket, path], { stdio: "ignore" });
     await waiting;
     expect(into.every((byte) => byte === 5)).toBe(true);
@@ -232,6 +234,47 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io", "qemu-nbd"))("verbs on NBD n
     expect(await disk86("convert", "-n", "-O", "raw", source, server.url)).toMatchObject({ status: 0, stderr: "" });
     await server.stop();
     expect(qemuImg("compare", at("target.qcow2"), at("v.raw"))).toMatchObject({ status: 0 });
+  });
+
+  test.each(["raw", "qcow2", "vdi"])("a new %s image is made on an export", async (format) => {
+    const path = image(`anew-${format}.raw`, "raw", "24M", "write -q -P 9 0 24M"), server = await startQemuNbd(folder, "-f", "raw", path);
+    servers.push(server);
+    expect(await disk86("convert", "-O", format, at("v.qcow2"), server.url)).toMatchObject({ status: 0, stderr: "" });
+    const resized = format === "raw" ? /Content mismatch at offset 20971520/ : /identical/;
+    expect(qemuImg("compare", "-f", format, server.url, at("v.qcow2")).stdout).toMatch(resized);
+    expect(await disk86("create", "-q", "-f", format, server.url, "4M")).toMatchObject({ status: 0, stderr: "" });
+    expect(qemuImg("info", "-f", format, server.url).stdout).toContain(format === "raw" ? "virtual size: 24 MiB" : "virtual size: 4 MiB");
+    runTool("qemu-io", ["-f", format, "-c", "read -q -P 0 0 4M", server.url]);
+    expect(await disk86("convert", "-O", "raw", "-n", server.url, server.url)).toMatchObject({ status: 1, stderr: expect.stringContaining("is what is to be copied") });
+    expect(await disk86("convert", "-O", "raw", server.url, server.url)).toMatchObject({ status: 1, stderr: expect.stringContaining("is what is to be copied") });
+    expect(await disk86("create", "-q", "-f", "raw", server.url, "1G")).toMatchObject({ status: 1, stderr: expect.stringContaining("cannot grow") });
+  });
+
+  test("the library opens exports, and overlays stand on them", async () => {
+    const server = await startQemuNbd(folder, "-f", "raw", image("library.qcow2", "qcow2", "4M", "write -q -P 6 0 64k"));
+    servers.push(server);
+    const disk = await openImage(server.url, { readOnly: false, format: "qcow2" }), into = new Uint8Array(65_536);
+    await disk.write(4096, new Uint8Array(4096).fill(7));
+    await disk.close();
+    await createOverlay(at("library-top.qcow2"), server.url);
+    const top = await openImage(at("library-top.qcow2"));
+    await top.read(0, into);
+    await top.close();
+    expect([into[0], into[4096], into[8192]]).toEqual([6, 7, 6]);
+    expect(qemuImg("info", at("library-top.qcow2")).stdout).toContain(`backing file: ${server.url}`);
+  });
+
+  test("an image of another machine names nothing of this one", async () => {
+    const port = await freePort(), path = image("secret.raw", "raw", "1M");
+    runTool("qemu-img", ["create", "-q", "-f", "qcow2", "-b", path, "-F", "raw", at("reaching.qcow2")]);
+    runTool("qemu-img", ["create", "-q", "-f", "qcow2", "-u", "-b", nbdUrl(urls["v.raw"] ?? ""), "-F", "raw", at("reaching-nbd.qcow2"), "1M"]);
+    for (const name of ["reaching.qcow2", "reaching-nbd.qcow2"]) {
+      const server = spawn("qemu-nbd", ["-r", "-t", "-b", "127.0.0.1", "-p", String(port), "-f", "raw", at(name)], { stdio: "ignore" });
+      await expect.poll(async () => (await disk86("info", `nbd://127.0.0.1:${port}`)).status).toBe(0);
+      expect(await disk86("map", `nbd://127.0.0.1:${port}`)).toMatchObject({ status: 1, stderr: expect.stringMatching(/names the local (file|socket)/) });
+      server.kill();
+      await new Promise((resolve) => { server.once("exit", resolve); });
+    }
   });
 
   test("a backing file may be an export", async () => {
