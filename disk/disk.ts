@@ -1,6 +1,6 @@
 import { loadChain, lookUp, resolve, status, type Status } from "./chain.ts";
 import { DiskError } from "./errors.ts";
-import type { Extent, Image, PackedExtent, Progress, Space } from "./image.ts";
+import type { BackingReference, Extent, Image, PackedExtent, Progress, Space } from "./image.ts";
 import { UnpackedClusters } from "./metadata/unpacked.ts";
 import { ChangeOrder } from "./order.ts";
 import { packBlocks, storeInOrder } from "./packing.ts";
@@ -151,6 +151,34 @@ export class Disk implements Storage {
     if (this.#closed) return;
     this.#closed = true;
     return run(this.#close());
+  }
+
+  /** Drops what the top image has of its own, once what it stands on holds the same. `false`: its format cannot. */
+  *empty(): Task<boolean> {
+    this.#changeable(0, "empty");
+    const empty = this.#top.empty?.bind(this.#top);
+    if (empty === undefined) return false;
+    yield* call(() => this.#tasks.run(empty));
+    return true;
+  }
+
+  /** Makes a range read as zeros whatever the top image may come to stand on. What is no whole block is written. */
+  *hide(offset: number, length: number): Task {
+    this.#changeable(offset, "zero");
+    this.#fits(offset, length, "zero");
+    const { first, last } = this.#wholeBlocks(offset, length), end = offset + length, hide = this.#top.hide?.bind(this.#top);
+    const done = first < last && hide !== undefined && (yield* call(() => this.#tasks.run(() => hide(first, last - first))));
+    const gaps = done ? [[offset, first], [Math.min(last, end), end]] as const : [[offset, end]] as const;
+    for (const [from, to] of gaps) for (let at = from; at < to; at += MIB) yield wait(() => this.write(at, ZEROS.subarray(0, to - at)));
+  }
+
+  /** Names what the top image stands on from its next opening on; what differs was written already. Refused as `unsupported` where the format cannot. */
+  *setBacking(to: BackingReference | undefined): Task {
+    this.#changeable(0, "rebase");
+    const setBacking = this.#top.setBacking?.bind(this.#top);
+    if (setBacking === undefined) throw new DiskError("unsupported", `the backing file of a ${this.#top.format} image cannot be changed`, { path: this.name, operation: "rebase" });
+    yield wait(() => this.flush());
+    yield* call(() => this.#tasks.run(() => setBacking(to)));
   }
 
   /** What backs the range that starts at `offset`, and for how many bytes. For listings and copies; no data is read. */

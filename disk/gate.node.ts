@@ -5,7 +5,7 @@ import { fullName, isHttp, isPath, isPlainName, isRemote, resolveName } from "./
 import type { Storage } from "./storage.ts";
 import { FileStorage } from "./storage/file.node.ts";
 
-export { fullName, isHttp, isPath, resolveName };
+export { fullName, isHttp, isPath, isPlainName, resolveName };
 
 /** Opens what a name leads to, for reading: a file, a URL, or what `json:{...}` describes. What is rare is loaded only when it is needed. */
 export async function openForReading(name: string, lock: boolean): Promise<Storage> {
@@ -57,9 +57,9 @@ export function nodeGate({ lock = true, secrets, depth = 0 }: NodeGateOptions = 
   };
   return {
     open,
-    image(name, from, format) {
-      if (!isPlainName(fullName(name, from.name))) return namedImage(name, accessFrom(from, false), format);
-      const storage = open(name, from);
+    image(name, from, format, readOnly = true) {
+      if (!isPlainName(fullName(name, from.name))) return namedImage(name, accessFrom(from, !readOnly), format);
+      const storage = open(name, from, readOnly);
       return storage instanceof Promise ? storage.then((storage) => ({ storage, format })) : { storage, format };
     },
   };

@@ -14,10 +14,10 @@ export interface Gate {
    */
   open(name: string, from: Storage, readOnly?: boolean): Storage | Promise<Storage>;
   /**
-   * As `open`, for a backing file and for reading: some names tell more than where bytes are (`json:{...}`). `format`
-   * is the one that the image records. Absent: no name does.
+   * As `open`, for a backing file: some names tell more than where bytes are (`json:{...}`). `format` is the one that
+   * the image records. Absent: no name does.
    */
-  image?(name: string, from: Storage, format: string | undefined): NamedImage | Promise<NamedImage>;
+  image?(name: string, from: Storage, format: string | undefined, readOnly?: boolean): NamedImage | Promise<NamedImage>;
 }
 
 /** An image as a name led to it. Who opened it closes the storage. */
@@ -32,8 +32,8 @@ export interface NamedImage {
   readonly title?: string | undefined;
 }
 
-/** What an image stands on in place of the file that it names: nothing, or what this opens. */
-export type BackingChoice = false | ((named: BackingReference | undefined) => NamedImage | Promise<NamedImage>);
+/** What an image stands on in place of the file that it names: nothing, or what this opens; for reading unless told otherwise. */
+export type BackingChoice = false | ((named: BackingReference | undefined, readOnly?: boolean) => NamedImage | Promise<NamedImage>);
 
 /** For images that stand alone: every name is refused. */
 export const NO_GATE: Gate = {

@@ -144,6 +144,8 @@ export interface Image {
 
   /** Makes whole blocks read as zeros without writing them; `keep`: keep their space. `false`: cannot, write zeros instead. */
   zero(guest: number, length: number, keep: boolean): Task<boolean>;
+  /** As `zero`, whatever the image may come to stand on: blocks that are not there read as zeros today only. Absent, or `false`: cannot. */
+  hide?(guest: number, length: number): Task<boolean>;
   /** Drops whole blocks that nobody needs; they read as zeros or as before. */
   discard(guest: number, length: number): Task;
   /** Makes room in the tables to allocate and zero up to `size`, which the disk is about to grow to. Absent: there is room always. */
@@ -159,6 +161,16 @@ export interface Image {
    * Refuses as `unsupported` a way the format does not have. Absent: there is none.
    */
   preallocate?(from: number, to: number, space: Space, progress: Progress): Task;
+  /**
+   * Drops all that the image has of its own: it then reads as what it stands on. For an owner who has just made sure
+   * that this is the same, durably; no read is under way. Durable after `flush`. Absent: the format cannot.
+   */
+  empty?(): Task;
+  /**
+   * Names another backing file, or none; durable after `flush`, and after a crash it is the one or the other. The owner
+   * sees to it that the guest reads the same, and closes the image. Refuses a name for which there is no room.
+   */
+  setBacking?(to: BackingReference | undefined): Task;
 
   /** Makes everything published durable, in an order that survives a crash at any step. */
   flush(): Task;

@@ -114,6 +114,12 @@ export class TableCache {
     if (this.#tables.get(index) !== table) this.#insert(index, table);
   }
 
+  /** Forgets all tables: what they told of is gone. None may be loading. */
+  clear(): void {
+    this.#tables.clear();
+    this.#dirty.clear();
+  }
+
   /** Forgets a table that was made in vain. */
   drop(index: number): void {
     this.#tables.delete(index);

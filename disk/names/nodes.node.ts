@@ -150,11 +150,11 @@ function backingChoice(options: NodeOptions, { name, creation }: Format, from: S
   const child = options.child("backing");
   if (child.empty) return undefined;
   if (creation?.options.some((option) => option.name === "backing_file") !== true) throw new DiskError("unsupported", `Driver ${name} doesn't support backing files`);
-  return async (named) => {
+  return async (named, readOnly = true) => {
     if (named !== undefined && !child.has("file") && !child.hasChild("file")) {
       for (const [key, value] of optionsOfName(fullName(named.file, from.name)).entries()) child.setDefault(key, value);
     }
     if (named?.format !== undefined) child.setDefault("driver", named.format);
-    return await openNode(child, { ...access, writable: false });
+    return await openNode(child, { ...access, writable: !readOnly });
   };
 }

@@ -48,6 +48,12 @@ export function checkSourceCache(call: Call, exitCode = 1): void {
   if (!CACHES.has(cache)) throw new CommandError(`Invalid source cache option: ${cache}`, exitCode);
 }
 
+/** Looks at `-t`: what is written is durable when a verb ends, whatever it says. */
+export function checkCache(call: Call): void {
+  const cache = call.value("cache") ?? "writeback";
+  if (!CACHES.has(cache)) throw new CommandError(`Invalid cache option: ${cache}`);
+}
+
 /** `--output`. */
 export function outputFormat(call: Call): "human" | "json" {
   const wanted = call.value("output") ?? "human";
@@ -62,6 +68,7 @@ export const SHARED = {
   forceShare: { name: "force-share", short: "U", help: "open it even while another program writes it: what is seen may be torn" },
   quiet: { name: "quiet", short: "q", help: "print only errors" },
   progress: { name: "progress", short: "p", help: "print how far it is, in percents" },
+  cache: { name: "cache", short: "t", value: "MODE", help: "qemu-img's cache mode: accepted, makes no difference" },
   sourceCache: { name: "source-cache", short: "T", value: "MODE", help: "qemu-img's cache mode: accepted, makes no difference" },
   imageOpts: { name: "image-opts", help: "the image is named by options: driver=qcow2,file.filename=x,backing.driver=raw" },
   object: { name: "object", value: "DEFINITION", help: "a password: secret,id=ID,file=FILE, named by encrypt.key-secret=ID" },

@@ -15,7 +15,7 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: "target-is-zero", help: "with -n: it reads as zeros everywhere" },
   { name: "sparse-size", short: "S", value: "SIZE", help: "how many zeros in a row are left out; 4k if not given, 0: none" },
   SHARED.progress, SHARED.quiet, SHARED.forceShare,
-  { name: "cache", short: "t", value: "MODE", help: "qemu-img's cache mode: accepted, makes no difference" }, SHARED.sourceCache,
+  SHARED.cache, SHARED.sourceCache,
   { name: "compress", short: "c", help: "compress it; formats: qcow, qcow2, vmdk" },
   { name: "snapshot", short: "l", value: "SNAPSHOT", help: "copy the disk of this internal snapshot: its ID or name, or snapshot.id=ID,snapshot.name=NAME" },
   { name: "salvage", help: "go on after what cannot be read, with zeros instead" },

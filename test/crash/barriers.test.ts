@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
+import { BACKING } from "./backingScenarios.ts";
 import { COW } from "./cowScenarios.ts";
 import { QCOW } from "./qcow1Scenarios.ts";
 import { QED } from "./qedScenarios.ts";
@@ -18,7 +19,7 @@ import { VMDK } from "./vmdkScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

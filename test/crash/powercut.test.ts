@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, tryTool } from "../support/tools.ts";
+import { BACKING } from "./backingScenarios.ts";
 import { COW } from "./cowScenarios.ts";
 import { QCOW } from "./qcow1Scenarios.ts";
 import { QED } from "./qedScenarios.ts";
@@ -47,7 +48,7 @@ function firstComplaint(scenario: Scenario): { complaint: string | undefined; st
 }
 
 describe("after a power cut at any step, losing any unflushed writes, the image is sound and holds what was flushed", () => {
-  const scenarios = [...TASKS, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+  const scenarios = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
   test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))("%s", (_, scenario) => {
     const { complaint, states } = firstComplaint(scenario);
     expect(complaint).toBeUndefined();

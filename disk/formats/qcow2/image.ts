@@ -1,3 +1,4 @@
+import { encodeText } from "../../bytes/text.ts";
 import { hex } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Bitmaps, type Extent, type Image, type Progress, type Space } from "../../image.ts";
 import { Guard } from "../../metadata/guard.ts";
@@ -9,8 +10,10 @@ import type { Codec } from "./codec.ts";
 import { cleared, cutOff } from "./contents.ts";
 import { DroppedClusters } from "./dropped.ts";
 import { Entries } from "./entries.ts";
+import { EXTENSION } from "./extensions.ts";
 import { AUTOCLEAR } from "./features.ts";
 import { markCorrupt, type Qcow2Header } from "./header.ts";
+import { rewriteHeader } from "./header-write.ts";
 import { clustersOf, type Entry, referenced } from "./l2-entry.ts";
 import { corrupt, type Mapping } from "./mapping.ts";
 import { PackedSpace } from "./packed-space.ts";
@@ -26,7 +29,7 @@ export class Qcow2Image implements Image {
   readonly format = "qcow2";
   readonly blockSize: number;
   readonly packSize: number;
-  readonly backing: BackingReference | undefined;
+  backing: BackingReference | undefined;
   readonly reads = new ReadFence();
   readonly files: readonly Storage[];
   size: number;
@@ -92,6 +95,10 @@ export class Qcow2Image implements Image {
     return this.#guard.change(this.#zero(guest, length, keep));
   }
 
+  hide(guest: number, length: number): Task<boolean> {
+    return this.#guard.change(this.#hide(guest, length));
+  }
+
   discard(guest: number, length: number): Task {
     return this.#guard.change(this.#discard(guest, length));
   }
@@ -106,6 +113,14 @@ export class Qcow2Image implements Image {
 
   preallocate(from: number, to: number, space: Space, progress: Progress): Task {
     return this.#guard.change(preallocate(this.#entries, from, to, space, progress));
+  }
+
+  empty(): Task {
+    return this.#guard.change(this.#empty());
+  }
+
+  setBacking(to: BackingReference | undefined): Task {
+    return this.#guard.change(this.#setBacking(to));
   }
 
   flush(): Task {
@@ -239,6 +254,13 @@ export class Qcow2Image implements Image {
     yield* reserve(this.storage, this.header, this.mapping, this.#entries.refcounts, size);
   }
 
+  /** Version 2 has no zero clusters. */
+  *#hide(guest: number, length: number): Task<boolean> {
+    if (this.header.version < 3 || (yield* this.#cutsPacked(guest, guest + length))) return false;
+    yield* this.#entries.change(guest, guest + length, true, (entry, mask) => cleared(entry, mask, this.mapping.layout.all, { keep: false, hides: true, version3: true }));
+    return true;
+  }
+
   *#resize(size: number): Task {
     const { clusterSize, layout } = this.mapping, old = this.size;
     yield* this.#reserve(size);
@@ -252,6 +274,21 @@ export class Qcow2Image implements Image {
     // For QEMU, too, what the raw data file gains has its place at once.
     if (this.#raw) yield* preallocate(this.#entries, Math.min(old, size), size, "metadata", noProgress);
     if (size < old) for (const file of this.files) yield truncate(file, Math.min(size, file.size));
+  }
+
+  *#empty(): Task {
+    yield* this.#entries.change(0, Math.ceil(this.size / this.mapping.clusterSize) * this.mapping.clusterSize, false, (entry, mask) => cutOff(entry, mask, this.mapping.layout.all));
+    yield* this.#flush();
+  }
+
+  *#setBacking(to: BackingReference | undefined): Task {
+    const format = to?.format;
+    yield* rewriteHeader(this.storage, (draft) => {
+      const others = draft.extensions.filter(({ type }) => type !== EXTENSION.backingFormat);
+      draft.backingFile = to?.file;
+      draft.extensions = format === undefined ? others : [{ type: EXTENSION.backingFormat, data: encodeText(format) }, ...others];
+    });
+    this.backing = to;
   }
 
   *#flush(): Task {

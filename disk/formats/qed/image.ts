@@ -5,18 +5,19 @@ import type { Storage } from "../../storage.ts";
 import { close, discard, flush, truncate, zero, type Task } from "../../task.ts";
 import { FEATURE, maxSize, type QedHeader } from "./header.ts";
 import { ZERO, type Mapping } from "./mapping.ts";
+import { writeBacking } from "./backing.ts";
 import { writeFeatures, writeSize } from "./marks.ts";
 
 /** An open qed image. docs/interop/qed_spec.rst; the order of writes is told in FORMAT.md. */
 export class QedImage implements Image {
   readonly format = "qed";
   readonly blockSize: number;
-  readonly backing: BackingReference | undefined;
+  backing: BackingReference | undefined;
   readonly reads = new ReadFence();
   size: number;
   #features: bigint;
   /** Clusters that were taken in vain: data goes there first. */
-  readonly #spare: number[] = [];
+  #spare: number[] = [];
   readonly #guard = new Guard();
 
   constructor(readonly storage: Storage, readonly header: QedHeader, readonly mapping: Mapping) {
@@ -51,7 +52,11 @@ export class QedImage implements Image {
   }
 
   zero(guest: number, length: number): Task<boolean> {
-    return this.#change(this.#zero(guest, length));
+    return this.#change(this.#zero(guest, length, this.backing !== undefined));
+  }
+
+  hide(guest: number, length: number): Task<boolean> {
+    return this.#change(this.#zero(guest, length, true));
   }
 
   discard(guest: number, length: number): Task {
@@ -68,6 +73,14 @@ export class QedImage implements Image {
 
   resize(size: number): Task {
     return this.#change(this.#resize(size));
+  }
+
+  empty(): Task {
+    return this.#change(this.#empty());
+  }
+
+  setBacking(to: BackingReference | undefined): Task {
+    return this.#change(this.#setBacking(to));
   }
 
   flush(): Task {
@@ -111,11 +124,11 @@ export class QedImage implements Image {
   }
 
   /** Clusters in the file stay, and their space goes where the storage can; others are marked where a base would show. */
-  *#zero(guest: number, length: number): Task<boolean> {
+  *#zero(guest: number, length: number, hides: boolean): Task<boolean> {
     for (let at = guest, end = guest + length; at < end;) {
       const extent = yield* this.#lookUp(at, end - at);
       if (extent.kind === "data") yield zero(this.storage, extent.offset, extent.length);
-      if (extent.kind === "backing" && this.backing !== undefined) at += yield* this.#hide(at, extent.length);
+      if (extent.kind === "backing" && hides) at += yield* this.#hide(at, extent.length);
       else at += extent.length;
     }
     return true;
@@ -149,6 +162,18 @@ export class QedImage implements Image {
     yield* this.#flush();
     yield* writeSize(this.storage, size);
     this.size = size;
+  }
+
+  /** Until the file is cut off it has clusters that nothing references: the need-check mark says so. */
+  *#empty(): Task {
+    yield* this.#prepare();
+    yield* this.mapping.clear();
+    this.#spare = [];
+  }
+
+  *#setBacking(to: BackingReference | undefined): Task {
+    this.#features = yield* writeBacking(this.storage, this.header, this.#features, to);
+    this.backing = to;
   }
 
   *#flush(): Task {

@@ -106,6 +106,20 @@ export class Mapping {
     return at;
   }
 
+  /** Drops every table and cluster: an empty L1 first, then the end of the file. */
+  *clear(): Task {
+    this.l1.bytes.fill(0);
+    this.l1.touch();
+    yield* this.l1.writeBack(this.file);
+    yield flush(this.file, "qed: the empty L1 before its tables and clusters are cut off");
+    this.l1.clean();
+    this.#l2.clear();
+    this.#tables.clear();
+    const { headerBytes, l1Offset, tableBytes } = this.header;
+    this.end = Math.max(headerBytes, l1Offset + tableBytes);
+    yield truncate(this.file, this.end);
+  }
+
   get dirty(): boolean {
     return this.#l2.dirty || this.l1.dirty;
   }
