@@ -65,5 +65,6 @@ export const BACKING: readonly Scenario[] = [
     renamed(name, format, make, BEFORE, LONG), renamed(name, format, make, LONG, { file: "short", format: "raw" }), renamed(name, format, make, VERY, BEFORE),
     renamed(name, format, make, BEFORE, undefined), renamed(name, format, make, undefined, BEFORE), renamed(name, format, make, { file: "base", format: undefined }, LONG),
   ]),
+  ...[undefined, BEFORE].map((from) => renamed("qcow2 with small clusters", "qcow2", qcow2({ clusterSize: 1024 }), from, LONG)),
   renamed("qcow2 with the smallest clusters", "qcow2", qcow2({ clusterSize: 512 }), BEFORE, { file: "another-base", format: "raw" }),
 ];

@@ -31,7 +31,7 @@ export function* rewriteHeader(file: Storage, change: (draft: HeaderDraft) => vo
   const draft: HeaderDraft = { ...header, ...HeaderFields.parse(old), compressionType: header.compressionType === "zstd" ? 1 : 0, extensions: [...header.extensions] };
   change(draft);
   const next = inPlace(old, header, draft), differing = sectorsThatDiffer(old, next);
-  if (differing.length > 1) yield* byWayOf(file, old, header, draft, next);
+  if (differing.length > 1) yield* fitsBeside(old, header, draft, next) ? byWayOf(file, old, header, draft, next) : inFirstSector(file, old, header, draft);
   else if (differing[0] !== undefined) {
     yield write(file, differing[0], next.subarray(differing[0], differing[0] + SECTOR));
     yield flush(file, "header before what it no longer needs is reused");
@@ -60,7 +60,7 @@ function formatted(old: Uint8Array, draft: HeaderDraft, length: number, tailAt: 
   if (name.length > LIMITS.backingName) throw new DiskError("invalid-argument", `the backing file name is too long: ${name.length} bytes; at most ${LIMITS.backingName} are possible`, { format: "qcow2" });
   if (nameAt + name.length > old.length) {
     const kept = draft.extensions.filter(({ type }) => type !== EXTENSION.featureNames);
-    if (kept.length === draft.extensions.length) throw new DiskError("no-space", "the header cluster has no room for this change: convert the image to one with larger clusters", { format: "qcow2" });
+    if (kept.length === draft.extensions.length) throw noRoom();
     // The names of features are a courtesy.
     return formatted(old, { ...draft, extensions: kept }, length, tailAt);
   }
@@ -71,6 +71,10 @@ function formatted(old: Uint8Array, draft: HeaderDraft, length: number, tailAt: 
   tail.set(extensions);
   tail.set(name, extensions.length);
   return { head, tail };
+}
+
+function noRoom(): DiskError {
+  return new DiskError("no-space", "the header cluster has no room for this change: convert the image to one with larger clusters", { format: "qcow2" });
 }
 
 /** Up to where the header cluster is in use. */
@@ -87,10 +91,31 @@ function sectorsThatDiffer(old: Uint8Array, next: Uint8Array): number[] {
   return differing;
 }
 
+/** Small clusters have no room for two: without the feature names all may stand in the first sector. */
+function* inFirstSector(file: Storage, old: Uint8Array, header: Qcow2Header, draft: HeaderDraft): Task {
+  const bare = { ...draft, extensions: draft.extensions.filter(({ type }) => type !== EXTENSION.featureNames) };
+  const length = draft.version < 3 ? V2_LENGTH : headLength(header, bare), { head, tail } = formatted(old, bare, length, length), first = old.slice(0, SECTOR);
+  if (length + tail.length > SECTOR) throw noRoom();
+  first.set(head);
+  first.set(tail, length);
+  yield write(file, 0, first);
+  yield flush(file, "header before what it no longer needs is reused");
+}
+
+/** Where the extensions stand for the time of a change that goes over a header that is neither the old nor the next. */
+function placeBeside(old: Uint8Array, header: Qcow2Header, next: Uint8Array): { used: number; tailAt: number } {
+  const used = next.findLastIndex((byte, at) => byte !== old[at]) + 1;
+  return { used, tailAt: Math.ceil(Math.max(used, liveEnd(old, header)) / SECTOR) * SECTOR };
+}
+
+function fitsBeside(old: Uint8Array, header: Qcow2Header, draft: HeaderDraft, next: Uint8Array): boolean {
+  const extensions = draft.extensions.filter(({ type }) => type !== EXTENSION.featureNames);
+  return placeBeside(old, header, next).tailAt + formatExtensions(extensions).length + encodeText(draft.backingFile ?? "").length <= old.length;
+}
+
 /** From `old` to `next`, over a header that is neither. Such a header is always one of version 3: only there it can be longer. */
 function* byWayOf(file: Storage, old: Uint8Array, header: Qcow2Header, draft: HeaderDraft, next: Uint8Array): Task {
-  const beside: HeaderDraft = { ...draft, version: 3 }, used = next.findLastIndex((byte, at) => byte !== old[at]) + 1;
-  const tailAt = Math.ceil(Math.max(used, liveEnd(old, header)) / SECTOR) * SECTOR, { head, tail } = formatted(old, beside, headLength(header, beside), tailAt);
+  const beside: HeaderDraft = { ...draft, version: 3 }, { used, tailAt } = placeBeside(old, header, next), { head, tail } = formatted(old, beside, headLength(header, beside), tailAt);
   const first = new Uint8Array(SECTOR);
   first.set(head);
   yield write(file, tailAt, tail);
