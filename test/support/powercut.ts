@@ -38,7 +38,7 @@ export class PowerCutStorage extends MemoryStorage {
   }
 
   override write(offset: number, from: Uint8Array): void {
-    this.log.push({ op: "write", offset, bytes: from.slice(), file: this.file });
+    this.log.push({ op: "write", offset, bytes: new Uint8Array(from), file: this.file });
     void super.write(offset, from);
   }
 
