@@ -10,13 +10,16 @@ const img = (...args: string[]): string => runTool("qemu-img", args);
 const io = (...args: string[]): string => runTool("qemu-io", args);
 const words = (line: string): string[] => line.split(" ").filter((word) => word !== "").map((word) => (word === "''" ? "" : word));
 
-const SMALL = ["none.raw", "odd.raw", "sparse.raw", "full.raw", "empty.qcow2", "q.qcow2", "old.qcow2", "zeros.qcow2", "tiny.qcow2", "top.qcow2", "grown.qcow2", "packed.qcow2", "packed-top.qcow2", "snapshots.qcow2", "metadata.qcow2"];
+const SMALL = ["none.raw", "odd.raw", "sparse.raw", "full.raw", "empty.qcow2", "q.qcow2", "old.qcow2", "zeros.qcow2", "tiny.qcow2", "top.qcow2", "grown.qcow2", "packed.qcow2", "packed-top.qcow2", "snapshots.qcow2", "metadata.qcow2", "extended.qcow2", "external.qcow2"];
 const LARGE = ["big.raw", "big.qcow2", "big-top.qcow2"];
 const TARGETS = ["-O raw", "-O qcow2", "-O qcow2 -o cluster_size=4k", "-O qcow2 -o compat=0.10,cluster_size=2M", "-O raw -S 64k", "-O qcow2 -S 512"];
 
 /** `x` is what they make. */
 const LINES: string[] = [
   "sparse.raw x", "sparse.raw", "", "x", "-O foo sparse.raw x", "-O qcow2 -o size=5M sparse.raw x", "-O raw -o cluster_size=4k sparse.raw x", "-O qcow2 -o cluster_size=3k sparse.raw x", "-O qcow2 -o foo=1 sparse.raw x",
+  ...["metadata", "falloc", "full"].flatMap((mode) => [`-O qcow2 -o preallocation=${mode} sparse.raw x`, `-O qcow2 -o preallocation=${mode},extended_l2=on top.qcow2 x`, `-O raw -o preallocation=${mode} q.qcow2 x`, `-O qcow2 -o preallocation=${mode} -B q.qcow2 -F qcow2 top.qcow2 x`]),
+  "-O qcow2 -o extended_l2=on top.qcow2 x", "-c -O qcow2 -o extended_l2=on top.qcow2 x", "-c -O qcow2 -o extended_l2=on,compression_type=zstd,cluster_size=16k odd.raw x", "-O qcow2 -o extended_l2=on -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -o nocow=on,extended_l2=on,cluster_size=2M sparse.raw x",
+  "-O qcow2 -o data_file=x-data top.qcow2 x", "-O qcow2 -o data_file=x-data,data_file_raw=on top.qcow2 x", "-O qcow2 -o data_file=x-data,extended_l2=on external.qcow2 x", "-O qcow2 -o data_file=x-data,preallocation=full sparse.raw x", "-O qcow2 -o data_file=x-data -B q.qcow2 -F qcow2 top.qcow2 x", "-c -O qcow2 -o data_file=x-data q.qcow2 x", "-S 0 -O qcow2 -o data_file=x-data,data_file_raw=on odd.raw x",
   "-O qcow2 -o preallocation=off sparse.raw x", "-O qcow2 -o lazy_refcounts=on,refcount_bits=8 q.qcow2 x", "-O qcow2 -o compression_type=zstd q.qcow2 x",
   "-O qcow sparse.raw x", "-O qcow odd.raw x", "-O qcow none.raw x", "-O qcow top.qcow2 x", "-O qcow -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow -B full.raw sparse.raw x", "-O qcow -o cluster_size=4k q.qcow2 x", "q.qcow x", "-O qcow2 over.qcow x", "-O qcow over.qcow x",
   ...["-O vpc", "-O vpc -o force_size=on", "-O raw", "-O qcow2"].flatMap((target) => ["odd.raw", "sparse.raw", "full.raw", "top.qcow2", "some.vhd", "-f vpc fixed.vhd"].map((image) => `${target} ${image} x`)),
@@ -101,6 +104,9 @@ function makeImages(): void {
   img("create", "-q", "-f", "vmdk", "-b", "some.vmdk", "-F", "vmdk", "over.vmdk", "12M");
   io("-c", "write -P 4 7M 100k", "-c", "write -P 5 1100k 1k", "over.vmdk");
   img("convert", "-O", "vpc", "-o", "subformat=fixed,force_size=on", "q.qcow2", "fixed.vhd");
+  img("convert", "-O", "qcow2", "-o", "extended_l2=on", "top.qcow2", "extended.qcow2");
+  io("-c", "write -P 6 2M 700", "-c", "write -z 7M 2k", "-c", "write -c -P 6 9M 64k", "extended.qcow2");
+  img("convert", "-O", "qcow2", "-o", "data_file=external.data", "top.qcow2", "external.qcow2");
   img("create", "-q", "big.raw", "5G");
   io("-f", "raw", "-c", "write -P 9 4900M 3M", "-c", "write -P 8 0 1M", "big.raw");
   img("convert", "-O", "qcow2", "big.raw", "big.qcow2");
