@@ -58,6 +58,7 @@ function extentOnly(file: Storage): DiskError {
 }
 
 function* readDescriptor(file: Storage, offset: number, length: number): Task<Descriptor> {
+  if (offset > file.size) throw corrupt(file, `the descriptor should stand at ${offset}, but the file has ${file.size} bytes`, HostedFields.offsetOf("descriptorOffset"));
   const bytes = new Uint8Array(Math.max(0, Math.min(length, file.size - offset, MAX_LENGTH)));
   yield read(file, offset, bytes);
   const nul = bytes.indexOf(0), text = nul < 0 ? bytes : bytes.subarray(0, nul);
