@@ -4,12 +4,16 @@ import type { Disk } from "../../disk/disk.ts";
 import { DiskError } from "../../disk/errors.ts";
 import { formatNamed } from "../../disk/formats/registry.ts";
 import { open } from "../../disk/open.ts";
+import { all } from "../../disk/storage.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { run } from "../../disk/task.ts";
-import { makeBochs } from "../support/bochs.ts";
+import { bochsContents, makeBochs } from "../support/bochs.ts";
+import { expectBytes } from "../support/bytes.ts";
 import { makeCloop } from "../support/cloop.ts";
-import { bzip2, makeDmg, type DmgChunk, type DmgOptions } from "../support/dmg.ts";
-import { withSeed } from "../support/random.ts";
+import { bzip2, dmgContents, makeDmg, type DmgChunk, type DmgOptions } from "../support/dmg.ts";
+import { anyRange } from "../support/model.ts";
+import { inMode, MODES } from "../support/modes.ts";
+import { seeded, withSeed } from "../support/random.ts";
 import { requireTool } from "../support/tools.ts";
 
 const KIB = 1024, MIB = 1024 * KIB;
@@ -45,6 +49,24 @@ test.each([["cloop", CLOOP], ["bochs", BOCHS], ["dmg", dmg()]] as const)("%s is 
   for (const change of [() => disk.write(0, new Uint8Array(1)), () => disk.zero(0, 512), () => disk.discard(0, 512), () => disk.truncate(512)]) expect(change).toThrow(expect.objectContaining({ kind: "read-only" }));
   expect([disk.flush(), disk.close()]).toEqual([undefined, undefined]);
   expect(formatNamed(format).creation).toBeUndefined();
+});
+
+describe.each(MODES)("%s storage: read here and there, in little cache, what is there", (mode) => {
+  seeded("cloop, bochs and dmg", async (random) => {
+    const sectors = (count: number): Map<number, Uint8Array> => new Map(Array.from({ length: count }, () => [random.int(64), random.bytes(512)]));
+    const bochs = { version: 2, size: 9 * MIB, extentSize: 32 * KIB, extents: Array.from({ length: 40 }, (_, i) => ({ index: i * 7, sectors: sectors(i) })) } as const;
+    const blocks = Array.from({ length: 2000 }, () => random.text(512)), partitions = [CHUNKS, CHUNKS];
+    for (const [format, bytes, contents] of [["cloop", makeCloop(512, blocks), Buffer.concat(blocks)], ["bochs", makeBochs(bochs), bochsContents(bochs)], ["dmg", makeDmg({ partitions }), dmgContents(partitions)]] as const) {
+      const disk = await open(inMode(mode, new MemoryStorage(new Uint8Array(bytes)), random), { format, readOnly: true, tableCache: 1 });
+      expect(disk.size).toBe(contents.length);
+      await all(Array.from({ length: 200 }, async () => {
+        const { offset, length } = anyRange(random, disk.size, 100_000), into = new Uint8Array(length);
+        await disk.read(offset, into);
+        expectBytes(into, contents.subarray(offset, offset + length), `${format} at ${offset}`);
+      }));
+      await disk.close();
+    }
+  });
 });
 
 describe("dmg is told by its trailer, and only under its name", () => {
