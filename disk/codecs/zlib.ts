@@ -1,20 +1,33 @@
 import { DiskError } from "../errors.ts";
-import { inflate } from "./inflate.ts";
+import type { Pending } from "../storage.ts";
+import { inflate, type Inflate, inflateLater, type InflateLater } from "./inflate.ts";
 
 const HEADER = 2, CHECKSUM = 4, METHOD_DEFLATE = 8, PRESET_DICTIONARY = 0x20;
 
 /** As `inflate`, for deflate in zlib's frame (RFC 1950), whose checksum is not looked at: where the stream ends is not known. */
-export function inflateZlib(packed: Uint8Array, into: Uint8Array): void {
-  const [method = 0, flags = 0] = packed;
-  if ((method & 0x0f) !== METHOD_DEFLATE || (method * 256 + flags) % 31 !== 0 || (flags & PRESET_DICTIONARY) !== 0) throw damaged("has no zlib header");
-  inflate(packed.subarray(HEADER), into);
-}
+export const inflateZlib: Inflate = (packed, into) => { inflate(unframed(packed), into); };
 
 /** As `inflateZlib`, where `packed` is exactly the stream and `into` exactly as long as what it holds: with the checksum. */
-export function inflateZlibChecked(packed: Uint8Array, into: Uint8Array): void {
+export const inflateZlibChecked: Inflate = (packed, into) => {
   inflateZlib(packed, into);
+  checkSum(packed, into);
+};
+
+/** The same, perhaps on another thread. */
+export const inflateZlibCheckedLater: InflateLater = (packed, into): Pending => {
+  const pending = inflateLater(unframed(packed), into);
+  return pending ? pending.then(() => { checkSum(packed, into); }) : checkSum(packed, into);
+};
+
+function unframed(packed: Uint8Array): Uint8Array {
+  const [method = 0, flags = 0] = packed;
+  if ((method & 0x0f) !== METHOD_DEFLATE || (method * 256 + flags) % 31 !== 0 || (flags & PRESET_DICTIONARY) !== 0) throw damaged("has no zlib header");
+  return packed.subarray(HEADER);
+}
+
+function checkSum(packed: Uint8Array, bytes: Uint8Array): void {
   const at = packed.length - CHECKSUM;
-  if (at < HEADER || new DataView(packed.buffer, packed.byteOffset).getUint32(at) !== adler32(into)) throw damaged("has a wrong checksum");
+  if (at < HEADER || new DataView(packed.buffer, packed.byteOffset).getUint32(at) !== adler32(bytes)) throw damaged("has a wrong checksum");
 }
 
 function damaged(what: string): DiskError {

@@ -52,7 +52,7 @@ const LINES: string[] = [
   // Arguments
   "-p sparse.raw x", "-p -q sparse.raw x", "-q sparse.raw x", "-p none.raw x", "gone x", "sparse.raw nowhere/x", "sparse.raw sub", "sparse.raw sparse.raw", "-U sparse.raw x", "-f qcow2 sparse.raw x", "-f foo sparse.raw x", "-f raw q.qcow2 x", "-Oqcow2 q.qcow2 x", "q.qcow2 x -O qcow2", "-z", "-O", "-O qcow2 -b q.qcow2 top.qcow2 x",
 ];
-const VMDK_TARGETS = ["", "-S 0", "-o zeroed_grain=on", "-o subformat=monolithicFlat", "-o subformat=twoGbMaxExtentSparse", "-o subformat=twoGbMaxExtentFlat", "-o subformat=streamOptimized", "-S 0 -o subformat=streamOptimized"].map((options) => `-O vmdk ${options}`);
+const VMDK_TARGETS = ["", "-S 0", "-o zeroed_grain=on", "-o subformat=monolithicFlat", "-o subformat=twoGbMaxExtentSparse", "-o subformat=twoGbMaxExtentFlat", "-o subformat=streamOptimized", "-S 0 -o subformat=streamOptimized", "-c", "-c -o subformat=streamOptimized", "-c -o subformat=twoGbMaxExtentFlat"].map((options) => `-O vmdk ${options}`);
 LINES.push(
   ...VMDK_TARGETS.flatMap((target) => ["odd.raw", "sparse.raw", "full.raw", "top.qcow2", "split.vmdk", "stream.vmdk"].map((image) => `${target} ${image} x`)),
   ...["-O raw", "-O qcow2"].flatMap((target) => ["some.vmdk", "flat.vmdk", "split.vmdk", "stream.vmdk", "over.vmdk"].map((image) => `${target} ${image} x`)),

@@ -1,10 +1,9 @@
 import type { Extent } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, type Task } from "../../task.ts";
-import type { ContentId } from "./content.ts";
 import { Grains } from "./grains.ts";
 import { corrupt, LIMITS, SECTOR, unsupported } from "./header.ts";
-import { filesOf, type Part } from "./parts.ts";
+import type { Part } from "./parts.ts";
 
 /** All grain directories of an image together, in bytes: enough for 512 TiB in grains of 64 KiB. */
 const MAX_DIRECTORIES = 2 ** 26;
@@ -19,18 +18,15 @@ export interface VmdkExtent {
   flush(): Task;
 }
 
-export interface ExtentsOptions { readonly writable: boolean; readonly tableCache: number; readonly content: ContentId | undefined }
-
-export function* openExtents(file: Storage, parts: readonly Part[], { writable, tableCache, content }: ExtentsOptions): Task<VmdkExtent[]> {
+export function* openExtents(file: Storage, parts: readonly Part[], writable: boolean, tableCache: number): Task<VmdkExtent[]> {
   const entries = parts.reduce((sum, { header }) => sum + (header?.entries ?? 0), 0), sparse = parts.filter(({ header }) => header !== undefined).length;
   if (entries * 4 > MAX_DIRECTORIES) throw unsupported(file, `grain directories of ${entries} entries; disk86's bound is ${MAX_DIRECTORIES / 4}`);
   if (writable) refuseWriting(file, parts);
-  const guarded = new Map([file, ...filesOf(file, parts)].map((one) => [one, writable ? content?.guard(one) ?? one : one]));
   const extents: VmdkExtent[] = [];
   for (const part of parts) {
-    const { storage, header, length } = part, data = guarded.get(storage) ?? storage;
-    if (header === undefined) extents.push(part.offset === undefined ? new ZeroExtent(part) : new FlatExtent(part, data, writable));
-    else extents.push(new SparseExtent(part, yield* Grains.open(storage, data, header, length, writable, tableCache / sparse)));
+    const { storage, header, length } = part;
+    if (header === undefined) extents.push(part.offset === undefined ? new ZeroExtent(part) : new FlatExtent(part, writable));
+    else extents.push(new SparseExtent(part, yield* Grains.open(storage, header, length, writable, tableCache / sparse)));
   }
   return extents;
 }
@@ -54,12 +50,12 @@ function refuseWriting(file: Storage, parts: readonly Part[]): void {
 class FlatExtent implements VmdkExtent {
   readonly grains = undefined;
 
-  constructor(readonly part: Part, readonly data: Storage, readonly writable: boolean) {}
+  constructor(readonly part: Part, readonly writable: boolean) {}
 
   map(offset: number, length: number): Extent {
     const host = (this.part.offset ?? 0) + offset, present = Math.ceil(this.part.storage.size / SECTOR) * SECTOR - host;
     if (present <= 0) throw corrupt(this.part.storage, "the file is truncated: it ends before the extent does", host);
-    return { kind: "data", length: Math.min(length, present), storage: this.data, offset: host, writable: this.writable, sparse: true };
+    return { kind: "data", length: Math.min(length, present), storage: this.part.storage, offset: host, writable: this.writable, sparse: true };
   }
 
   *load(): Task {}

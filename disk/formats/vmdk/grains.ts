@@ -22,16 +22,15 @@ export class Grains {
   /** As a COWD has it in its header. */
   #freeSector = 0;
 
-  /** `data`: the file as guest data goes to it. */
-  private constructor(readonly file: Storage, readonly data: Storage, readonly header: SparseHeader, readonly length: number, readonly directory: Directory, readonly writable: boolean, tableCache: number) {
+  private constructor(readonly file: Storage, readonly header: SparseHeader, readonly length: number, readonly directory: Directory, readonly writable: boolean, tableCache: number) {
     this.#tables = new TableCache(file, header.perTable * ENTRY_SIZE, tableCache);
     this.#metadata = writable ? directory.metadata() : undefined;
     this.#end = file.size;
   }
 
   /** `length`: how much of the extent is the guest's, in bytes. */
-  static *open(file: Storage, data: Storage, header: SparseHeader, length: number, writable: boolean, tableCache: number): Task<Grains> {
-    return new Grains(file, data, header, length, yield* Directory.open(file, header, writable), writable, tableCache);
+  static *open(file: Storage, header: SparseHeader, length: number, writable: boolean, tableCache: number): Task<Grains> {
+    return new Grains(file, header, length, yield* Directory.open(file, header, writable), writable, tableCache);
   }
 
   map(offset: number, length: number): Extent | undefined {
@@ -64,7 +63,7 @@ export class Grains {
     if (host >= this.file.size) throw corrupt(this.file, `the file is truncated: a grain should stand at ${hex(host)}`, entryAt);
     // What begins behind the end of the file is no part of this answer: asked for, it is the error above.
     const present = Math.ceil((this.file.size - host) / grainSize) * grainSize - skip;
-    return { kind: "data", length: Math.min(length, present), storage: this.data, offset: host + skip, writable: this.writable };
+    return { kind: "data", length: Math.min(length, present), storage: this.file, offset: host + skip, writable: this.writable };
   }
 
   *load(offset: number): Task {

@@ -1,8 +1,8 @@
 import { DiskError } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Extent, type Image } from "../../image.ts";
 import { Guard } from "../../metadata/guard.ts";
-import type { Storage } from "../../storage.ts";
-import { discard, wait, zero, type Task } from "../../task.ts";
+import type { Pending, Storage } from "../../storage.ts";
+import { discard, zero, type Task } from "../../task.ts";
 import type { ContentId } from "./content.ts";
 import { ZERO } from "./entries.ts";
 import type { VmdkExtent } from "./extents.ts";
@@ -29,7 +29,7 @@ export class VmdkImage implements Image {
   readonly files: readonly Storage[];
   readonly backing: BackingReference | undefined;
   readonly reads = new ReadFence();
-  /** For compressed grains. */
+  /** As QEMU: where grains are not compressed they are written plainly, and where there are no grains it is refused. */
   readonly pack?: NonNullable<Image["pack"]>;
   readonly storePacked?: NonNullable<Image["storePacked"]>;
   readonly #extents: readonly VmdkExtent[];
@@ -43,8 +43,9 @@ export class VmdkImage implements Image {
     this.backing = backing;
     this.size = last === undefined ? 0 : last.start + last.length;
     this.blockSize = extents.find(({ grains }) => grains !== undefined)?.grains?.header.grainSize ?? SECTOR;
-    if (!extents.some(({ grains }) => grains?.header.compressed === true)) return;
-    this.pack = packGrain;
+    if (extents.every(({ grains }) => grains === undefined)) return;
+    const compressed = extents.some(({ grains }) => grains?.header.compressed === true);
+    this.pack = (block) => (compressed ? packGrain(block) : undefined);
     this.storePacked = (guest, packed) => this.#change(this.#storePacked(guest, packed));
   }
 
@@ -69,6 +70,10 @@ export class VmdkImage implements Image {
   /** What a listing needs to know more is in the extents themselves. */
   layout(offset: number, length: number): Extent | undefined {
     return this.map(offset, length);
+  }
+
+  changing(): Pending {
+    return this.parts.content?.renew();
   }
 
   *load(offset: number): Task {
@@ -133,7 +138,7 @@ export class VmdkImage implements Image {
       return { guest, length, storage: new Packer(grains, guest), offset: 0, fresh: true };
     }
     const count = yield* grains.vacant(offset, length);
-    return { guest, length: count * this.blockSize, storage: grains.data, offset: grains.take(count * this.blockSize, this.blockSize), fresh: true };
+    return { guest, length: count * this.blockSize, storage: grains.file, offset: grains.take(count * this.blockSize, this.blockSize), fresh: true };
   }
 
   *#publish({ guest, length, storage, offset: host }: Allocation): Task {
@@ -180,7 +185,6 @@ export class VmdkImage implements Image {
   /** Entries without a grain: of zeros where the header allows it, else of nothing. */
   *#empty(guest: number, length: number): Task {
     const { grains, offset } = this.#grainsAt(guest);
-    yield wait(() => this.parts.content?.renew());
     if (grains.full) yield* this.#flush();
     yield* grains.set(offset, Array.from({ length: Math.ceil(length / this.blockSize) }, () => (grains.header.zeroGrain ? ZERO : 0)));
   }

@@ -32,8 +32,8 @@ function probe(head: Uint8Array): boolean {
 function* open(file: Storage, { readOnly, gate, tableCache }: ImageOptions): Task<Image> {
   const identity = yield* identify(file), parts = yield* openParts(file, identity, gate, readOnly), files = filesOf(file, parts);
   try {
-    const content = identity.descriptor === undefined ? undefined : new ContentId(file, identity.descriptor, !readOnly);
-    const extents = yield* openExtents(file, parts, { writable: !readOnly, tableCache, content });
+    const content = identity.descriptor === undefined ? undefined : new ContentId(file, identity.descriptor);
+    const extents = yield* openExtents(file, parts, !readOnly, tableCache);
     return new VmdkImage(file, { extents, files, content, backing: backingOf(identity), writable: !readOnly });
   } catch (error) {
     yield* closeFiles(files);

@@ -1,4 +1,4 @@
-import { inflateZlib, inflateZlibChecked } from "../../codecs/zlib.ts";
+import { inflateZlib, inflateZlibChecked, inflateZlibCheckedLater } from "../../codecs/zlib.ts";
 import { DiskError, hex } from "../../errors.ts";
 import type { PackedExtent } from "../../image.ts";
 import type { Table } from "../../metadata/table.ts";
@@ -15,7 +15,7 @@ export function packedExtent(file: Storage, header: SparseHeader, table: Table, 
   if (host >= file.size) throw corrupt(file, `the file is truncated: a compressed grain should stand at ${hex(host)}`, table.at + index * ENTRY_SIZE);
   // As QEMU: a grain that does not shrink takes more than its own size, but no grain takes twice that.
   const packedLength = Math.min(2 * header.grainSize, file.size - host, nextAfter(table, index, header.perTable) - host);
-  return { kind: "packed", length, storage: file, offset: host, packedLength, clusterSize: size, skip, unpack: unpackerFor(header, size) };
+  return { kind: "packed", length, storage: file, offset: host, packedLength, clusterSize: size, skip, ...unpackersFor(header, size) };
 }
 
 /** Where the next grain stands, as far as the next entry tells: grains do not overlap, and mostly stand in order. */
@@ -30,13 +30,16 @@ function nextAfter(table: Table, index: number, perTable: number): number {
 }
 
 /** Of the extent's last grain some writers pack only what is the guest's, others all of it. */
-function unpackerFor({ markers, grainSize }: SparseHeader, size: number): PackedExtent["unpack"] {
-  if (!markers) return inflateZlib;
-  return size === grainSize ? unpackWhole : unpackPart;
+function unpackersFor({ markers, grainSize }: SparseHeader, size: number): Pick<PackedExtent, "unpack" | "unpackLater"> {
+  if (!markers) return { unpack: inflateZlib };
+  return size === grainSize ? WHOLE : PART;
 }
 
-const unpackWhole: PackedExtent["unpack"] = (packed, into) => { inflateZlibChecked(behindMarker(packed), into); };
-const unpackPart: PackedExtent["unpack"] = (packed, into) => { inflateZlib(behindMarker(packed), into); };
+const WHOLE: Pick<PackedExtent, "unpack" | "unpackLater"> = {
+  unpack: (packed, into) => { inflateZlibChecked(behindMarker(packed), into); },
+  unpackLater: (packed, into) => inflateZlibCheckedLater(behindMarker(packed), into),
+};
+const PART: Pick<PackedExtent, "unpack"> = { unpack: (packed, into) => { inflateZlib(behindMarker(packed), into); } };
 
 function behindMarker(packed: Uint8Array): Uint8Array {
   const length = packed.length < MARKER_SIZE ? 0 : new DataView(packed.buffer, packed.byteOffset).getUint32(MARKER_LENGTH_AT, true);

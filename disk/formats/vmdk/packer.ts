@@ -14,7 +14,7 @@ export class Packer extends Filter {
 
   /** `guest`: where the first grain stands on the guest disk, in bytes. */
   constructor(readonly grains: Grains, readonly guest: number) {
-    super(grains.data);
+    super(grains.file);
   }
 
   /** `from`: all the grains, whole. */
@@ -49,7 +49,7 @@ export function* appendGrains(grains: Grains, guest: number, packed: readonly Ui
     place += sizes[i] ?? 0;
   }
   try {
-    yield write(grains.data, at, bytes);
+    yield write(grains.file, at, bytes);
   } catch (error) {
     grains.give(at, total);
     throw error;
