@@ -10,6 +10,8 @@ export interface DataExtent {
   readonly storage: Storage; readonly offset: number; readonly writable: boolean;
   /** The storage may have holes there, of which `layout` does not know: a listing asks the storage. */
   readonly sparse?: true;
+  /** In the file itself they stand encrypted; `storage` shows them plainly. */
+  readonly encrypted?: true;
 }
 
 /** Reads as zeros. `offset`: the host space it owns nevertheless (preallocated), for `map` listings. */

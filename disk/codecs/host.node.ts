@@ -1,3 +1,4 @@
+import { setCrypto } from "../crypto/provider.ts";
 import { deflateNode } from "./deflate.node.ts";
 import { setDeflate } from "./deflate.ts";
 import { inflateNode, inflateOnThread } from "./inflate.node.ts";
@@ -7,4 +8,5 @@ import { setInflate } from "./inflate.ts";
 export function useNodeCodecs(): void {
   setInflate(inflateNode, inflateOnThread);
   setDeflate(deflateNode);
+  setCrypto(async () => (await import("../crypto/provider.node.ts")).nodeCrypto);
 }

@@ -43,7 +43,7 @@ function* layout(image: Image, offset: number, length: number): Task<Extent> {
 
 function* toEntry(extent: Exclude<Extent, { kind: "backing" }>, image: Image, start: number, depth: number, dense: boolean): Task<Entry> {
   const entry = { start, length: extent.length, depth, present: true, zero: extent.kind === "zero", data: extent.kind !== "zero" };
-  if (extent.kind === "packed") return entry;
+  if (extent.kind === "packed" || (extent.kind === "data" && extent.encrypted === true)) return entry;
   // A raw image's bytes are its file's; other formats count from where they begin.
   const placed = image.format === "raw" ? placeOf : (storage: Storage, offset: number) => ({ file: storage.name, offset });
   if (extent.kind === "zero") return extent.offset === undefined ? entry : { ...entry, offset: placed(image.storage, extent.offset).offset };

@@ -41,18 +41,6 @@ async function refusal(image: QemuImage, readOnly: boolean): Promise<DiskError> 
 
 describe.skipIf(!requireTool("qemu-img", "qemu-io"))("qcow2", () => {
   describe("what we cannot do is refused by its name", () => {
-    const secret = ["--object", "secret,id=s,data=abc"];
-    test.each([
-      ["encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=300", secret, /LUKS/],
-      ["encrypt.format=aes,encrypt.key-secret=s", secret, /AES/],
-    ] as const)("%s", async (options, extra, name) => {
-      const image = new QemuImage(folder);
-      image.create("1M", options, extra);
-      for (const readOnly of [true, false]) {
-        expect(await refusal(image, readOnly)).toMatchObject({ kind: "unsupported", message: expect.stringMatching(name) as string });
-      }
-    });
-
     test("an unknown incompatible bit, by the name that the image's own table gives it, or its number", async () => {
       const image = plain(), names: Extension = { type: 0x6803f857, data: formatFeatureNames([[0, 40, "time travel"]]) };
       patch(image, 112, formatExtensions([names]));

@@ -14,8 +14,6 @@ export const FEATURE_NAMES: readonly (readonly [type: number, bit: number, name:
   [2, 0, "bitmaps"], [2, 1, "raw external data"],
 ];
 
-const CRYPT = ["none", "AES", "LUKS"];
-
 /** Refuses, by name, what this build cannot read rightly. */
 export function refuseUnsupported(header: Qcow2Header, path: string): void {
   const refuse = (what: string): never => {
@@ -24,7 +22,7 @@ export function refuseUnsupported(header: Qcow2Header, path: string): void {
   const known = Object.values(INCOMPATIBLE).reduce((all, bit) => all | bit, 0n);
   const foreign = header.incompatible & ~known;
   if (foreign !== 0n) refuse(`the image needs features that disk86 does not have: ${bitNames(foreign, header).join(", ")}; convert it with qemu-img first`);
-  if (header.crypt !== 0) refuse(`the image is encrypted (${CRYPT[header.crypt] ?? `method ${header.crypt}`}); decrypt it with qemu-img convert first`);
+  if (header.crypt > 2) refuse(`the image is encrypted by method ${header.crypt}; AES (1) and LUKS (2) are known`);
 }
 
 /** The set bits, each by its name in the image's own feature table, or ours, or its number. */

@@ -1,5 +1,5 @@
 import { encodeText } from "../../bytes/text.ts";
-import { hex } from "../../errors.ts";
+import { DiskError, hex } from "../../errors.ts";
 import { ReadFence, type Allocation, type BackingReference, type Bitmaps, type Extent, type Image, type Progress, type Space } from "../../image.ts";
 import { Guard } from "../../metadata/guard.ts";
 import { noProgress } from "../../metadata/space.ts";
@@ -9,6 +9,7 @@ import { Qcow2Bitmaps } from "./bitmaps.ts";
 import type { Codec } from "./codec.ts";
 import { cleared, cutOff } from "./contents.ts";
 import { DroppedClusters } from "./dropped.ts";
+import type { Encryption } from "./encryption.ts";
 import { Entries } from "./entries.ts";
 import { EXTENSION } from "./extensions.ts";
 import { AUTOCLEAR } from "./features.ts";
@@ -44,7 +45,7 @@ export class Qcow2Image implements Image {
   readonly #raw: boolean;
 
   /** Without `refcounts` the image is read-only; otherwise `bitmaps` are its own, if it has any. */
-  constructor(readonly storage: Storage, readonly header: Qcow2Header, readonly mapping: Mapping, readonly refcounts: Refcounts | undefined, bitmaps?: Qcow2Bitmaps) {
+  constructor(readonly storage: Storage, readonly header: Qcow2Header, readonly mapping: Mapping, readonly refcounts: Refcounts | undefined, bitmaps?: Qcow2Bitmaps, readonly encryption?: Encryption) {
     this.#bitmaps = bitmaps;
     this.size = header.size;
     this.packSize = header.clusterSize;
@@ -52,7 +53,8 @@ export class Qcow2Image implements Image {
     this.#external = mapping.layout.external;
     this.#raw = this.#external && (header.autoclear & AUTOCLEAR.rawExternalData) !== 0n;
     this.files = this.#external ? [mapping.data] : [];
-    if (!this.#external) this.pack = mapping.codec.pack;
+    // Compressed clusters are never encrypted.
+    if (!this.#external && encryption === undefined) this.pack = mapping.codec.pack;
     this.#guard = new Guard(() => markCorrupt(storage, header));
     this.#dropped = new DroppedClusters(storage, header.clusterSize, this.reads);
     this.#entries = new Entries(mapping, this.#dropped, () => this.#relieve());
@@ -64,7 +66,11 @@ export class Qcow2Image implements Image {
   }
 
   map(offset: number, length: number): Extent | undefined {
-    return this.mapping.map(offset, length);
+    const extent = this.mapping.map(offset, length);
+    if (this.encryption === undefined || extent === undefined) return extent;
+    if (extent.kind === "zero") return { kind: "zero", length: extent.length };
+    if (extent.kind !== "data") return extent;
+    return { ...extent, storage: this.encryption.over(extent.storage, extent.offset, offset), encrypted: true };
   }
 
   *load(offset: number): Task {
@@ -112,6 +118,7 @@ export class Qcow2Image implements Image {
   }
 
   preallocate(from: number, to: number, space: Space, progress: Progress): Task {
+    if (this.encryption !== undefined) throw new DiskError("unsupported", "an encrypted image cannot be preallocated: what was never written would read as noise", { path: this.storage.name, format: "qcow2" });
     return this.#guard.change(preallocate(this.#entries, from, to, space, progress));
   }
 
@@ -151,6 +158,11 @@ export class Qcow2Image implements Image {
   }
 
   *#allocate(guest: number, length: number): Task<Allocation> {
+    const space = yield* this.#allocatePlain(guest, length);
+    return this.encryption === undefined ? space : { ...space, storage: this.encryption.over(space.storage, space.offset, space.guest) };
+  }
+
+  *#allocatePlain(guest: number, length: number): Task<Allocation> {
     const { clusterSize, perTable, layout, data } = this.mapping, skip = guest % clusterSize;
     yield* this.#relieve();
     const table = yield* this.#entries.table(guest), { index } = this.mapping.place(guest), first = this.mapping.entry(table, guest);

@@ -7,6 +7,7 @@ import { qcow2Amendment } from "./amend.ts";
 import { checkQcow2 } from "./check.ts";
 import { qcow2Creation } from "./creation.ts";
 import { openDataFile } from "./data-file.ts";
+import { Encryption } from "./encryption.ts";
 import { refuseUnsupported } from "./features.ts";
 import { MAGIC, readHeader } from "./header.ts";
 import { qcow2Info } from "./info.ts";
@@ -26,15 +27,16 @@ export const qcow2: Format = {
 };
 
 function* open(file: Storage, options: ImageOptions): Task<Image> {
-  const { readOnly, gate, snapshot } = options;
+  const { readOnly, gate, snapshot, secret } = options;
   let header = yield* readHeader(file);
   refuseUnsupported(header, file.name);
+  const encryption = yield* Encryption.open(file, header, secret);
   if (!readOnly) header = yield* prepareForWriting(file, header);
   if (snapshot !== undefined) header = yield* snapshotHeader(file, header, snapshot);
   if (header.compressionType === "zstd") yield wait(zstdReady);
   const data = (yield* openDataFile(file, header, gate, readOnly)) ?? file;
   try {
-    return yield* openImage(file, data, header, options);
+    return yield* openImage(file, data, header, options, encryption);
   } catch (error) {
     if (data !== file) yield close(data);
     throw error;
