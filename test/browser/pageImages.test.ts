@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { tiny } from "../../guests/catalog.ts";
+import { makeDmg } from "../support/dmg.ts";
 import { guestFile, requireGuests } from "../support/guests.ts";
 import { startPageServer } from "../support/pageServer.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -92,7 +93,9 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
       runTool("qemu-img", ["create", "-q", ...options, join(folder, name), "64M"]);
       return join(folder, name);
     };
-    const raw = join(folder, "text.img"), empty = join(folder, "empty.img");
+    const raw = join(folder, "text.img"), empty = join(folder, "empty.img"), locked = join(folder, "locked.img"), dmg = join(folder, "disk.dmg");
+    writeFileSync(locked, Buffer.concat([Buffer.from("LUKS\xba\xbe", "latin1"), Buffer.alloc(4090)]));
+    writeFileSync(dmg, makeDmg({ partitions: [[{ type: "lzfse", sectors: 8, data: Buffer.alloc(100) }]] }));
     writeFileSync(raw, "no disk at all\n".repeat(100));
     writeFileSync(empty, "");
     const broken = make("broken.qcow2", "-f", "qcow2");
@@ -100,16 +103,16 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
     user = await startUser();
     page = await user.tab(server.url);
     const cases: [file: string, says: string][] = [
-      [make("disk.vmdk", "-f", "vmdk"), "VMware disk (VMDK)"], [make("disk.vdi", "-f", "vdi"), "not bootable"],
-      [make("disk.vhdx", "-f", "vhdx"), "Hyper-V disk (VHDX)"], [make("disk.vhd", "-f", "vpc"), "Virtual PC disk (VHD)"],
+      [make("disk.vmdk", "-f", "vmdk"), "not bootable"], [make("disk.vdi", "-f", "vdi"), "not bootable"],
+      [make("disk.vhdx", "-f", "vhdx"), "Hyper-V disk (VHDX)"], [make("disk.vhd", "-f", "vpc"), "not bootable"], [make("disk.qcow", "-f", "qcow"), "not bootable"], [dmg, "compressed with LZFSE"], [locked, "an encrypted disk (LUKS)"],
       [make("blank.qcow2", "-f", "qcow2"), "not bootable"], [raw, "not bootable"], [empty, "empty"], [broken, "broken.qcow2"],
     ];
     for (const [file, says] of cases) {
       await pick("#pick", file);
       expect(await refusal()).toContain(says);
     }
-    await pick("#pick", join(folder, "disk.vmdk"));
-    expect(await page.page.locator(".card.error").innerText()).toContain("qemu-img convert -O qcow2 disk.vmdk disk.qcow2");
+    await pick("#pick", locked);
+    expect(await page.page.locator(".card.error").innerText()).toContain("qemu-img convert -O qcow2 locked.img locked.qcow2");
     await page.screenshot("refused");
     expect(await page.page.locator(".card.kept").count()).toBe(0);
   });
