@@ -2,14 +2,15 @@ import type { Storage } from "../storage.ts";
 import type { Task } from "../task.ts";
 import { Flag } from "./protocol.ts";
 
-/** What stands at a range, for `length` bytes. */
-export interface BlockStatus {
-  readonly length: number;
-  /** It takes no space of its own: writing there may find none. */
-  readonly hole: boolean;
-  readonly zero: boolean;
-  /** The image in the chain that has it, 0: the top. -1: none. */
-  readonly depth: number;
+/** The first part of a range, about which all is the same. */
+export interface Extent { readonly length: number; readonly flags: number }
+
+/** A "metadata context": something to be known about each range. */
+export interface MetaContext {
+  /** `base:allocation`, whose flags are `State`, or one of QEMU's own. */
+  readonly name: string;
+  /** What begins at `offset`, for `length` bytes at most. */
+  extent(offset: number, length: number): Task<Extent>;
 }
 
 /** What a server offers to its clients. */
@@ -23,12 +24,10 @@ export interface Export {
   readonly preferred: number;
   /** Several clients may use it at once. */
   readonly shared: boolean;
-  /** The metadata contexts that clients can ask for, of those that `BlockStatus` can answer. */
-  readonly contexts: readonly string[];
+  /** What clients can ask about; the first is `base:allocation`, which tells reads what need not be sent. */
+  readonly contexts: readonly [MetaContext, ...MetaContext[]];
   /** Every change is durable before it is answered. */
   readonly writeThrough: boolean;
-  /** What stands at `[offset, offset + length)`, or at a part of it that begins there. */
-  status(offset: number, length: number): Task<BlockStatus>;
 }
 
 /**

@@ -1,5 +1,4 @@
-import type { Export } from "./export.ts";
-import { transmissionFlags } from "./export.ts";
+import { type Export, type MetaContext, transmissionFlags } from "./export.ts";
 import type { Input } from "./input.ts";
 import { counted, optionReply, u16, u32, u64 } from "./message.ts";
 import { GREETING, Handshake, Info, INIT_MAGIC, MAX_REQUEST, MAX_STRING, Option, OPTION_HEADER, OPTION_MAGIC, Reply, ReplyError } from "./protocol.ts";
@@ -8,7 +7,7 @@ import { GREETING, Handshake, Info, INIT_MAGIC, MAX_REQUEST, MAX_STRING, Option,
 export interface Agreement {
   readonly structured: boolean;
   /** The metadata contexts selected; their IDs are their indices. */
-  readonly contexts: readonly string[];
+  readonly contexts: readonly MetaContext[];
 }
 
 /** How a step ended: more bytes are needed; go on; the client chose the export; it is over, after what was sent or at once. */
@@ -29,7 +28,7 @@ export function greeting(): Uint8Array {
 export class Negotiation {
   #clientFlags: number | undefined;
   #structured = false;
-  #contexts: readonly string[] = [];
+  #contexts: readonly MetaContext[] = [];
 
   constructor(readonly offer: Export, readonly input: Input, readonly send: (bytes: Uint8Array) => void) {}
 
@@ -121,9 +120,9 @@ export class Negotiation {
     if (!this.#structured) return this.#refuse(option, ReplyError.invalid, "structured replies come first");
     if (name !== this.offer.name) return this.#unknown(option, name);
     const listing = option === Option.listMetaContext;
-    const selected = this.offer.contexts.filter((context) => (listing && count === 0) || queries.some((query) => query === context || (listing && query !== "" && query?.endsWith(":") && context.startsWith(query))));
+    const selected = this.offer.contexts.filter(({ name }) => (listing && count === 0) || queries.some((query) => query === name || (listing && query?.endsWith(":") && name.startsWith(query))));
     if (!listing) this.#contexts = selected;
-    for (const [id, context] of selected.entries()) this.#answer(option, Reply.metaContext, "next", [...u32(listing ? 0 : id), ...counted(context).slice(4)]);
+    for (const [id, context] of selected.entries()) this.#answer(option, Reply.metaContext, "next", [...u32(listing ? 0 : id), ...counted(context.name).slice(4)]);
     return this.#answer(option, Reply.ack);
   }
 

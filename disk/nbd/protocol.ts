@@ -54,6 +54,8 @@ export const State = { hole: 1, zero: 2 } as const;
 export const BASE_ALLOCATION = "base:allocation";
 /** QEMU's own: how deep in the chain a range stands (1: the top; 0: nowhere). */
 export const ALLOCATION_DEPTH = "qemu:allocation-depth";
+/** QEMU's own, before a bitmap's name: flag 1 where it is dirty. */
+export const DIRTY_BITMAP = "qemu:dirty-bitmap:";
 
 /** "Error values". */
 export const Errno = { perm: 1, io: 5, noMemory: 12, invalid: 22, noSpace: 28, overflow: 75, notSupported: 95, shutdown: 108 } as const;

@@ -1,6 +1,6 @@
-import type { BlockStatus } from "./export.ts";
+import type { Extent } from "./export.ts";
 import { put16, put32, put64 } from "./message.ts";
-import { BASE_ALLOCATION, CHUNK, Chunk, CHUNK_MAGIC, DATA_OFFSET, DONE, SIMPLE_REPLY_MAGIC, State } from "./protocol.ts";
+import { CHUNK, Chunk, CHUNK_MAGIC, DATA_OFFSET, DONE, SIMPLE_REPLY_MAGIC } from "./protocol.ts";
 
 /** The client's own number of a request, as two u32. */
 export interface Cookie { readonly high: number; readonly low: number }
@@ -50,34 +50,19 @@ export function putPieces(into: Uint8Array, cookie: Cookie, pieces: readonly Pie
   return wanted;
 }
 
-/** The whole reply to `NBD_CMD_BLOCK_STATUS`: a chunk for each context, with at most `most` descriptors. */
-export function blockStatusReply(cookie: Cookie, contexts: readonly string[], found: readonly BlockStatus[], most: number): Uint8Array {
-  const chunks = contexts.map((context) => descriptors(found, context === BASE_ALLOCATION ? allocation : depth).slice(0, most));
-  const into = new Uint8Array(chunks.reduce((sum, { length }) => sum + CHUNK + 4 + DESCRIPTOR * length, 0));
+/** The whole reply to `NBD_CMD_BLOCK_STATUS`: a chunk for each context, in their order. */
+export function blockStatusReply(cookie: Cookie, found: readonly (readonly Extent[])[]): Uint8Array {
+  const into = new Uint8Array(found.reduce((sum, { length }) => sum + CHUNK + 4 + DESCRIPTOR * length, 0));
   let at = 0;
-  for (const [id, chunk] of chunks.entries()) {
-    putChunk(into, at, id === chunks.length - 1 ? DONE : 0, Chunk.blockStatus, cookie, 4 + DESCRIPTOR * chunk.length);
+  for (const [id, extents] of found.entries()) {
+    putChunk(into, at, id === found.length - 1 ? DONE : 0, Chunk.blockStatus, cookie, 4 + DESCRIPTOR * extents.length);
     put32(into, at + CHUNK, id);
     at += CHUNK + 4;
-    for (const { length, flags } of chunk) {
+    for (const { length, flags } of extents) {
       put32(into, at, length);
       put32(into, at + 4, flags);
       at += DESCRIPTOR;
     }
   }
   return into;
-}
-
-const allocation = ({ hole, zero }: BlockStatus): number => (hole ? State.hole : 0) | (zero ? State.zero : 0);
-const depth = ({ depth }: BlockStatus): number => depth + 1;
-
-/** Neighbours that are the same are one. */
-function descriptors(found: readonly BlockStatus[], flagsOf: (status: BlockStatus) => number): { length: number; flags: number }[] {
-  const all: { length: number; flags: number }[] = [];
-  for (const status of found) {
-    const flags = flagsOf(status), last = all.at(-1);
-    if (last?.flags === flags) last.length += status.length;
-    else all.push({ length: status.length, flags });
-  }
-  return all;
 }

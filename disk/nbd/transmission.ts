@@ -2,12 +2,12 @@ import { DiskError } from "../errors.ts";
 import { all, failedAfter, type Pending } from "../storage.ts";
 import { flush, read, run, type Task, wait } from "../task.ts";
 import { errnoOf } from "./errno.ts";
-import type { BlockStatus, Export } from "./export.ts";
+import type { Export, Extent, MetaContext } from "./export.ts";
 import type { Input } from "./input.ts";
 import { errorText, put16, put32, put64 } from "./message.ts";
 import type { Agreement } from "./negotiation.ts";
 import type { Outbox } from "./outbox.ts";
-import { CHUNK, Chunk, Command, CommandFlag, DATA_OFFSET, DONE, Errno, MAX_REQUEST, REQUEST, REQUEST_MAGIC, SIMPLE_REPLY } from "./protocol.ts";
+import { CHUNK, Chunk, Command, CommandFlag, DATA_OFFSET, DONE, Errno, MAX_REQUEST, REQUEST, REQUEST_MAGIC, SIMPLE_REPLY, State } from "./protocol.ts";
 import { blockStatusReply, type Cookie, type Piece, piecesSize, type Place, putChunk, putPieces, putSimple } from "./replies.ts";
 
 interface Request extends Cookie { readonly type: number; readonly flags: number; readonly offset: number; readonly length: number }
@@ -239,8 +239,8 @@ export class Transmission {
   *#pieces(offset: number, length: number): Task<Piece[]> {
     const pieces: { offset: number; length: number; hole: boolean }[] = [], end = offset + length;
     for (let at = offset; at < end;) {
-      const status = yield* this.offer.status(at, end - at), step = Math.min(status.length, end - at);
-      const hole = status.zero && step >= LEAST_HOLE, last = pieces.at(-1);
+      const { length, flags } = yield* this.offer.contexts[0].extent(at, end - at), step = Math.min(length, end - at);
+      const hole = (flags & State.zero) !== 0 && step >= LEAST_HOLE, last = pieces.at(-1);
       if (last?.hole === hole) last.length += step;
       else pieces.push({ offset: at, length: step, hole });
       at += step;
@@ -249,16 +249,24 @@ export class Transmission {
   }
 
   *#blockStatus({ high, low, offset, length, flags }: Request): Task {
-    const most = (flags & CommandFlag.requestOne) === 0 ? MOST_EXTENTS : 1, found: BlockStatus[] = [], end = offset + length;
-    for (let at = offset; at < end && found.length < most;) {
-      const status = yield* this.offer.status(at, end - at);
-      found.push(status.length > end - at ? { ...status, length: end - at } : status);
-      at += status.length;
-    }
-    const bytes = blockStatusReply({ high, low }, this.agreed.contexts, found, most);
-    const at = this.out.reserve(bytes.length);
+    const most = (flags & CommandFlag.requestOne) === 0 ? MOST_EXTENTS : 1, found: Extent[][] = [];
+    for (const context of this.agreed.contexts) found.push(yield* this.#extents(context, offset, offset + length, most));
+    const bytes = blockStatusReply({ high, low }, found), at = this.out.reserve(bytes.length);
     this.out.slab.set(bytes, at);
     this.out.commit(bytes.length);
+  }
+
+  /** At most `most` extents; neighbours that are the same are one. */
+  *#extents(context: MetaContext, start: number, end: number, most: number): Task<Extent[]> {
+    const extents: { length: number; flags: number }[] = [];
+    for (let at = start, looks = 0; at < end && looks < MOST_EXTENTS; looks++) {
+      const { length, flags } = yield* context.extent(at, end - at), last = extents.at(-1), step = Math.min(length, end - at);
+      if (last?.flags === flags) last.length += step;
+      else if (extents.length === most) break;
+      else extents.push({ length: step, flags });
+      at += step;
+    }
+    return extents;
   }
 
   /** Reads what will be asked for, so that a storage that keeps what it fetched has it. */

@@ -36,7 +36,7 @@ async function runServe(call: Call): Promise<number> {
   checkServeOptions(call);
   const { disk, guessed, folder } = await openServed(call, file);
   try {
-    const offer = exportOf(call, disk, clients !== 1);
+    const offer = await exportOf(call, disk, clients !== 1);
     // The overlay stays for as long as it is open.
     if (folder !== undefined) rmSync(folder, { recursive: true });
     if (guessed && disk.chain[0].format === "raw" && !disk.readOnly) call.output.error(`WARNING: Image format was not specified for '${file}' and probing guessed raw.\nSpecify it with -f raw: what a client writes could look like another format.\n`);

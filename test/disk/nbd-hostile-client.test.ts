@@ -14,9 +14,9 @@ const folder = tempFolder();
 
 function offer(storage: Storage, more: Partial<Export> = {}): Export {
   return {
-    name: "", description: undefined, storage, readOnly: storage.readOnly, preferred: 4096, shared: true, contexts: ["base:allocation"], writeThrough: false,
+    name: "", description: undefined, storage, readOnly: storage.readOnly, preferred: 4096, shared: true, writeThrough: false,
     // oxlint-disable-next-line require-yield -- all of it is data
-    *status(_, length) { return { length, hole: false, zero: false, depth: 0 }; },
+    contexts: [{ name: "base:allocation", *extent(_, length) { return { length, flags: 0 }; } }],
     ...more,
   };
 }

@@ -53,9 +53,9 @@ function image(name: string, format: string, size: string | number, ...commands:
 async function ourServer(storage: Storage): Promise<string> {
   const path = socketPath(folder);
   const offer: Export = {
-    name: "", description: undefined, storage, readOnly: false, preferred: 4096, shared: true, contexts: ["base:allocation"], writeThrough: false,
+    name: "", description: undefined, storage, readOnly: false, preferred: 4096, shared: true, writeThrough: false,
     // oxlint-disable-next-line require-yield -- all of it is data
-    *status(_, length) { return { length, hole: false, zero: false, depth: 0 }; },
+    contexts: [{ name: "base:allocation", *extent(_, length) { return { length, flags: 0 }; } }],
   };
   const server = await NbdServer.listen(offer, { path });
   peers.push({ stop: () => server.close() });

@@ -41,7 +41,7 @@ const SOME = ["write -q -P 7 1M 3M", "write -q -P 9 10M 100k", "write -q -z 2M 6
 
 const info = (url: string): unknown => {
   const { exports: [first] } = JSON.parse(runTool("nbdinfo", ["--json", url])) as { exports: Record<string, unknown>[] };
-  return { ...first, uri: "", can_fast_zero: false, block_size_minimum: 1, block_size_preferred: 0 };
+  return { ...first, contexts: (first?.["contexts"] as string[] | undefined)?.toSorted(), uri: "", can_fast_zero: false, block_size_minimum: 1, block_size_preferred: 0 };
 };
 
 describe.skipIf(!requireTool("qemu-img", "qemu-io", "qemu-nbd", "nbdinfo", "nbdcopy", "fio"))("disk86 serve", () => {
@@ -161,6 +161,25 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io", "qemu-nbd", "nbdinfo", "nbdc
     await expect.poll(() => greetings.second).toBe(1);
     second.destroy();
     expect(await server.stop()).toBe(0);
+  });
+
+  test("allocation depth and dirty bitmaps, as qemu-nbd", async () => {
+    const base = create("depth-base.qcow2", "qcow2"), top = at("depth-top.qcow2");
+    io(["-f", "qcow2", base], "write -q -P 1 0 2M");
+    runTool("qemu-img", ["create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top]);
+    for (const name of ["one", "two"]) runTool("qemu-img", ["bitmap", "--add", "-g", "64k", top, name]);
+    io(["-f", "qcow2", top], "write -q -P 2 1M 100k", "write -q -P 3 9M 1M");
+    runTool("qemu-img", ["bitmap", "--clear", top, "two"]);
+    io(["-f", "qcow2", top], "write -q -P 3 20M 12k");
+    const args = ["-A", "-B", "one", "-B", "two", "-r", "-f", "qcow2", top], contexts = ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:one", "qemu:dirty-bitmap:two"];
+    const maps = (url: string): string[] => contexts.map((context) => runTool("nbdinfo", [`--map=${context}`, url]));
+    const theirs = await startQemuNbd(folder, ...args), wanted = [info(theirs.url), maps(theirs.url)];
+    await theirs.stop();
+    const ours = await serve("-t", "-e", "8", ...args);
+    expect([info(ours.url), maps(ours.url)]).toEqual(wanted);
+    expect(await ours.stop()).toBe(0);
+    const { status, stderr } = spawnSync(process.execPath, [cli, "serve", "-r", "-B", "three", top], { encoding: "utf8" });
+    expect({ status, stderr }).toEqual({ status: 1, stderr: "disk86: Bitmap 'three' is not found\n" });
   });
 
   test("a client may bring the socket", () => {
