@@ -78,7 +78,7 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
     user = await startUser();
     page = await user.tab(server.url);
     await pick("#pick", overlay);
-    expect(await refusal()).toContain("rests on the backing file 'base.qcow2': pick or drop both files together");
+    expect(await refusal()).toContain("rests on the file 'base.qcow2': pick or drop both files together");
     await pick("#pick", base, overlay);
     await shell();
     const changes = join(folder, "overlay-changes.qcow2");
@@ -103,7 +103,7 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
     user = await startUser();
     page = await user.tab(server.url);
     const cases: [file: string, says: string][] = [
-      [make("disk.vmdk", "-f", "vmdk"), "not bootable"], [make("disk.vdi", "-f", "vdi"), "not bootable"],
+      [make("disk.vmdk", "-f", "vmdk"), "not bootable"], [make("flat.vmdk", "-f", "vmdk", "-o", "subformat=monolithicFlat"), "rests on the file 'flat-flat.vmdk'"], [make("disk.vdi", "-f", "vdi"), "not bootable"],
       [make("disk.vhdx", "-f", "vhdx"), "Hyper-V disk (VHDX)"], [make("disk.vhd", "-f", "vpc"), "not bootable"], [make("disk.qcow", "-f", "qcow"), "not bootable"], [dmg, "compressed with LZFSE"], [locked, "an encrypted disk (LUKS)"],
       [make("blank.qcow2", "-f", "qcow2"), "not bootable"], [raw, "not bootable"], [empty, "empty"], [broken, "broken.qcow2"],
     ];
@@ -111,6 +111,8 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
       await pick("#pick", file);
       expect(await refusal()).toContain(says);
     }
+    await pick("#pick", join(folder, "flat-flat.vmdk"), join(folder, "flat.vmdk"));
+    expect(await refusal()).toContain("not bootable");
     await pick("#pick", locked);
     expect(await page.page.locator(".card.error").innerText()).toContain("qemu-img convert -O qcow2 locked.img locked.qcow2");
     await page.screenshot("refused");

@@ -91,29 +91,39 @@ function filesGate(files: readonly File[]): Gate {
     open(name, from) {
       const wanted = baseName(name);
       const file = files.find((one) => one.name === wanted);
-      if (!file) throw new DiskError("not-found", `it rests on the backing file '${wanted}': pick or drop both files together`, { path: from.name });
+      if (!file) throw new DiskError("not-found", `it rests on the file '${wanted}': pick or drop both files together`, { path: from.name });
       return new BlobStorage(file);
     },
   };
 }
 
-/** Of several files, the one that no other names as its backing file comes first. */
+/** Of several files, the one that no other names, as its backing file or as a part of it, comes first. */
 async function topFirst(files: readonly File[]): Promise<File[]> {
   if (files.length < 2) return [...files];
-  const named = new Set<string>();
+  const named = new Set<string>(), failures = new Map<File, unknown>();
   for (const file of files) {
-    const disk: Disk = await open(new BlobStorage(file), { backing: false, readOnly: true });
-    const { backing } = disk.chain[0];
-    if (backing) named.add(baseName(backing.file));
-    await disk.close();
+    try {
+      for (const name of await namedBy(file, files)) named.add(name);
+    } catch (error) {
+      failures.set(file, error);
+    }
   }
   const tops = files.filter(({ name }) => !named.has(name));
-  const [top] = tops;
+  const [top] = tops, broken = tops.find((file) => failures.has(file));
+  // A part of an image is none by itself; only that nobody names it makes this a failure.
+  if (broken) throw failures.get(broken);
   if (!top || tops.length > 1) {
     const names = tops.map(({ name }) => name).join(", ");
     throw new DiskError("invalid-argument", `these files do not form one chain of images (${names || "they name each other"}): pick one image, with its backing files if it has any`);
   }
   return [top, ...files.filter((file) => file !== top)];
+}
+
+async function namedBy(file: File, files: readonly File[]): Promise<string[]> {
+  const disk: Disk = await open(new BlobStorage(file), { backing: false, readOnly: true, gate: filesGate(files) });
+  const { backing, files: parts = [] } = disk.chain[0];
+  await disk.close();
+  return [...backing ? [baseName(backing.file)] : [], ...parts.map(({ name }) => baseName(name))];
 }
 
 /** Whether `files` are the ones that were recorded: a browser forgets files when the page is left. */
