@@ -1,11 +1,9 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
-import { join } from "node:path";
-import { baseImage, inMemoryFolder, qemuImg } from "./images.ts";
+import { tmpdir } from "node:os";
+import { baseImage, inMemoryFolder, OURS, PEAK, qemuImg } from "./images.ts";
 import { interleave, type Side } from "./report.ts";
 import { type Goal, Goals } from "./goals.ts";
-
-const OURS = join(process.cwd(), "dist/node/disk86.js");
 
 /** One job that both programs do with the same arguments. */
 interface Job extends Goal { readonly name: string; readonly args: readonly string[] }
@@ -34,11 +32,9 @@ export async function convertBenchmark(rounds: number, only = ""): Promise<void>
       qemuImg("compare", "-F", "raw", "out", "base.raw");
     }
     goals.atMost("convert, peak memory", Math.max(...memory), "MB", { floor: 150, goal: 100 });
+    process.chdir(tmpdir());
   });
 }
-
-/** Has Node say what memory it came to, in KiB. */
-const PEAK = ["--import", "data:text/javascript,process.on('exit',()=>process.stderr.write('\\n'+process.resourceUsage().maxRSS))"];
 
 function sides({ args }: Job, memory: number[]): Side[] {
   return [

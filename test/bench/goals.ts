@@ -13,6 +13,11 @@ export class Goals {
     this.#row(name, `${shown(theirs)} ${unit}`, `${shown(ours)} ${unit}`, `ratio ${ratio.toFixed(2)}`, `floor ${floor}, goal ${goal}`, verdict(ratio >= floor, ratio >= goal));
   }
 
+  /** As `atMost`, with the peer's beside it. */
+  beside(name: string, theirs: number, ours: number, unit: string, { floor, goal }: Goal): void {
+    this.#row(name, `${shown(theirs)} ${unit}`, `${shown(ours)} ${unit}`, "", `floor ${floor}, goal ${goal} ${unit}`, verdict(ours <= floor, ours <= goal));
+  }
+
   atMost(name: string, value: number, unit: string, { floor, goal }: Goal): void {
     this.#row(name, "", `${shown(value)} ${unit}`, "", `floor ${floor}, goal ${goal} ${unit}`, verdict(value <= floor, value <= goal));
   }

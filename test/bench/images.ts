@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
@@ -57,6 +57,10 @@ function copySome(folder: string, root: string, bytes: number): void {
   }
 }
 
-export const qemuImg = (...args: string[]): string => execFileSync("qemu-img", args, { encoding: "utf8" });
+/** The command as it is shipped. */
+export const OURS = join(process.cwd(), "dist/node/disk86.js");
 
-export const allocated = (path: string): number => statSync(path).blocks * 512;
+/** Has Node say what memory it came to, in KiB, on the last line of its errors. */
+export const PEAK = ["--import", "data:text/javascript,process.on('exit',()=>process.stderr.write('\\n'+process.resourceUsage().maxRSS))"];
+
+export const qemuImg = (...args: string[]): string => execFileSync("qemu-img", args, { encoding: "utf8" });
