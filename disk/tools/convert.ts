@@ -1,4 +1,5 @@
 import { statSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
 import type { NewFiles } from "../formats/creation.ts";
@@ -95,7 +96,8 @@ function checkCompression(values: OptionValues): void {
 async function openSources(call: Call, files: readonly string[]): Promise<Disk[]> {
   const chosen = call.value("snapshot"), snapshot = chosen === undefined ? undefined : parseSnapshot(chosen);
   if (snapshot !== undefined && files.length > 1) throw new CommandError("No support for concatenating multiple snapshot");
-  const access = { ...(await sourceAccess(call)), snapshot, threads: true }, format = sourceFormat(call), disks: Disk[] = [];
+  // With two processors one unpacks and the other writes; threads of their own for unpacking cost more than they win then.
+  const access = { ...(await sourceAccess(call)), snapshot, threads: availableParallelism() > 2 }, format = sourceFormat(call), disks: Disk[] = [];
   try {
     for (const file of files) disks.push((await openImageDisk(file, format, access)).disk);
   } catch (error) {

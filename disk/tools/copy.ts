@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import type { Disk } from "../disk.ts";
 import { all, type Pending } from "../storage.ts";
-import { type Task, wait } from "../task.ts";
+import { run, type Task, wait } from "../task.ts";
 import { Buffers } from "./buffers.ts";
 import type { Meter } from "./progress.ts";
 import type { Range, Sources } from "./sources.ts";
@@ -20,7 +20,9 @@ export interface CopyOptions {
 }
 
 /** What is read at once, in bytes; what is compressed is on its way for longer, so less. */
-const CHUNK = 2 << 20, PACKED_CHUNK = 512 << 10;
+const CHUNK = 2 << 20, PACKED_CHUNK = 256 << 10;
+/** How many pieces are read at once, where reading takes threads. */
+const READ_AHEAD = 3;
 /** Milliseconds. */
 const PATIENCE = 50;
 
@@ -36,15 +38,21 @@ export function* copyDisks(sources: Sources, target: Disk, options: CopyOptions,
       offset += yield* copy.step(offset);
       meter.update(offset, sources.size);
     }
-    yield* copy.buffers.settle();
+    yield* copy.settle();
   } finally {
-    yield* copy.buffers.abandon();
+    yield* copy.abandon();
   }
   meter.update(1, 1);
 }
 
+/** A piece that is being read. */
+interface Reading { readonly offset: number; readonly buffer: Buffer; readonly bytes: Buffer; readonly pending: Pending }
+
 class Copy {
-  readonly buffers: Buffers;
+  readonly #buffers: Buffers;
+  /** In the order in which they are to be written. */
+  readonly #reading: Reading[] = [];
+  readonly #ahead: number;
   /** What is written whole. */
   readonly #block: number;
   /** Zeros are looked for in aligned pieces of this size. */
@@ -60,8 +68,9 @@ class Copy {
     const { sparse, compress, depth } = options, chunk = compress ? PACKED_CHUNK : CHUNK;
     this.#block = compress ? target.packSize : target.chain[0].blockSize;
     this.#unit = compress ? this.#block : Math.max(2 ** Math.floor(Math.log2(sparse || chunk)), this.#block);
-    this.buffers = new Buffers(Math.max(chunk, this.#unit), depth);
-    this.#zeros = Buffer.alloc(this.buffers.size);
+    this.#buffers = new Buffers(Math.max(chunk, this.#unit), depth);
+    this.#ahead = Math.min(depth, READ_AHEAD);
+    this.#zeros = Buffer.alloc(this.#buffers.size);
   }
 
   /** Copies what begins at `offset`. Answers how much that was. */
@@ -81,7 +90,7 @@ class Copy {
     }
     const { kind } = this.#range, { size } = this.sources, rest = this.#end - offset, block = this.#block;
     // To the end of the target's block: its rest would be read and written anyway.
-    const whole = Math.min(Math.ceil(this.#end / block) * block, size) - offset, most = this.buffers.size - (offset % this.buffers.size);
+    const whole = Math.min(Math.ceil(this.#end / block) * block, size) - offset, most = this.#buffers.size - (offset % this.#buffers.size);
     if (kind === "data") return { kind, length: Math.min(whole, most) };
     // A block that is compressed is compressed whole.
     if (this.options.compress && this.#end < size && rest % block !== 0) {
@@ -91,17 +100,39 @@ class Copy {
     return { kind, length: kind === "zero" && this.options.sparse === 0 ? Math.min(rest, most) : rest };
   }
 
-  /** Reads and writes a piece. The write may go on when this is done. */
+  /** Waits until all is written. */
+  *settle(): Task {
+    while (this.#reading.length > 0) yield* this.#writeOldest();
+    yield* this.#buffers.settle();
+  }
+
+  /** Waits for all that is under way, well or not. */
+  *abandon(): Task {
+    for (const { buffer, pending } of this.#reading.splice(0)) this.#buffers.give(buffer, pending);
+    yield* this.#buffers.abandon();
+  }
+
+  /** Reads and writes a piece. Both may go on when this is done. */
   *#data(offset: number, length: number, zero: boolean): Task {
-    const buffer = yield* this.buffers.take(), bytes = buffer.subarray(0, length), started: Pending[] = [];
+    const buffer = yield* this.#buffers.take(), bytes = buffer.subarray(0, length);
+    const pending = zero ? void bytes.fill(0) : run(this.sources.read(offset, bytes));
+    pending?.catch(() => undefined); // it is heard when its turn comes
+    this.#reading.push({ offset, buffer, bytes, pending });
+    while (this.#reading.length > 0 && (!this.#reading[0]?.pending || this.#reading.length >= this.#ahead)) yield* this.#writeOldest();
+    yield* this.#pace();
+  }
+
+  *#writeOldest(): Task {
+    const [oldest] = this.#reading;
+    if (oldest === undefined) return;
+    const { offset, buffer, bytes, pending } = oldest, started: Pending[] = [];
+    yield wait(() => pending);
+    this.#reading.shift();
     try {
-      if (zero) bytes.fill(0);
-      else yield* this.sources.read(offset, bytes);
       this.#writeRuns(offset, bytes, started);
     } finally {
-      this.buffers.give(buffer, all(started));
+      this.#buffers.give(buffer, all(started));
     }
-    yield* this.#pace();
   }
 
   #writeRuns(offset: number, bytes: Buffer, started: Pending[]): void {

@@ -6,6 +6,8 @@ import { deflateNode } from "../../disk/codecs/deflate.node.ts";
 import { deflatePako, setDeflate } from "../../disk/codecs/deflate.ts";
 import type { Disk } from "../../disk/disk.ts";
 import { DiskError } from "../../disk/errors.ts";
+import { useNodeCodecs } from "../../disk/codecs/host.node.ts";
+import { inflatePako, setInflate } from "../../disk/codecs/inflate.ts";
 import { DelayedStorage } from "../../disk/filters/delayed.ts";
 import { FaultStorage } from "../../disk/filters/fault.ts";
 import { createQcow2, type Qcow2CreateOptions } from "../../disk/formats/qcow2/create.ts";
@@ -90,6 +92,27 @@ test("blocks of one call and of many calls are stored in order, however long eac
     await disk.close();
   } finally {
     setDeflate(deflatePako);
+  }
+});
+
+test("on threads whole compressed clusters read the same, and damage is found", async () => {
+  const { file, disk } = await fresh(), plain = new Random(2).text(MIB);
+  await disk.writePacked(0, plain);
+  const { offset } = await packedAt(disk, 5 * C);
+  await disk.close();
+  useNodeCodecs();
+  try {
+    const again = await open(file, { threads: true, readOnly: true }), now = new Uint8Array(MIB);
+    const reading = again.read(0, now);
+    expect(reading).toBeInstanceOf(Promise);
+    await reading;
+    expectBytes(now, plain);
+    file.bytes.fill(0xff, offset, offset + 40);
+    await expect((async () => again.read(0, now))()).rejects.toThrow(expect.objectContaining({ kind: "corrupt" }));
+    await again.close();
+  } finally {
+    setDeflate(deflatePako);
+    setInflate(inflatePako);
   }
 });
 

@@ -1,12 +1,13 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync, chmodSync, existsSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync, chmodSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { FileStorage } from "../../disk/storage/file.node.ts";
 import { libc } from "../../disk/storage/libc.node.ts";
 import { MemoryStorage } from "../../disk/storage/memory.ts";
 import { expectBytes } from "../support/bytes.ts";
-import { seeded } from "../support/random.ts";
+import { disk86 } from "../support/cli.ts";
+import { Random, seeded } from "../support/random.ts";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool, tryTool } from "../support/tools.ts";
 
@@ -198,6 +199,33 @@ describe("a full device", () => {
     expect(file.size).toBe(statSync(path).size);
     expect([...bytesOf(file, 0, 1000)].every((byte) => byte === 1)).toBe(true);
     file.close();
+    rmSync(path);
+  });
+
+  test("in the background large writes are answered later, and fail alike", async (context) => {
+    context.skip(!mounted);
+    const path = join(mount, "background"), file = FileStorage.open(path, { mode: "create", background: true });
+    const large = file.write(100, new Uint8Array(300_000).fill(1));
+    expect(large).toBeInstanceOf(Promise);
+    expect(file.write(400_200, new Uint8Array(10).fill(2))).toBeUndefined();
+    await large;
+    expect(file.size).toBe(400_210);
+    expect([...bytesOf(file, 100, 300_000)].every((byte) => byte === 1)).toBe(true);
+    await expect(file.write(500_000, new Uint8Array(3 << 20))).rejects.toThrow(fails("no-space", /no space left on the device/));
+    expect(file.size).toBe(statSync(path).size);
+    file.close();
+    rmSync(path);
+  });
+
+  test("convert names the full device, and leaves nothing there", async (context) => {
+    context.skip(!mounted);
+    const source = fresh();
+    writeFileSync(source, new Random(3).bytes(9 << 20));
+    for (const options of [["-O", "raw"], ["-O", "qcow2"], ["-c", "-O", "qcow2", "-o", "cluster_size=512"]]) {
+      const { status, stderr } = await disk86("convert", "-f", "raw", ...options, source, join(mount, "out"));
+      expect({ status, stderr }).toEqual({ status: 1, stderr: expect.stringMatching(/^disk86: .*no space left on the device/) });
+      expect(readdirSync(mount).filter((name) => name.includes("out"))).toEqual([]);
+    }
   });
 
   test("a read-only file system is read-only, not broken", (context) => {
