@@ -1,5 +1,4 @@
 import { spawnSync } from "node:child_process";
-import { tmpdir } from "node:os";
 import { run } from "../../disk/task.ts";
 import { checkQcow2 } from "../../disk/formats/qcow2/check.ts";
 import { FileStorage } from "../../disk/storage/file.node.ts";
@@ -10,8 +9,7 @@ import { interleave, type Side } from "./report.ts";
 /** What is over in a moment, start-up included: absolute goals. */
 export async function commandBenchmark(rounds: number): Promise<void> {
   const goals = new Goals("Short commands, beside qemu-img");
-  await inMemoryFolder(async (folder) => {
-    process.chdir(folder);
+  await inMemoryFolder(async () => {
     qemuImg("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", "mapped.qcow2", "100G");
     const memory: number[] = [];
     const [theirs, ours, inside] = await interleave([command("qemu-img", ["check"]), command(process.execPath, [...PEAK, OURS, "check"], memory), { name: "in process", run: checkInside }], rounds);
@@ -20,7 +18,6 @@ export async function commandBenchmark(rounds: number): Promise<void> {
     goals.atMost("check of 100 GiB mapped, peak memory", Math.max(...memory), "MB", { floor: 100, goal: 60 });
     const [theirInfo, ourInfo] = await interleave([command("qemu-img", ["info"]), command(process.execPath, [OURS, "info"])], rounds);
     goals.beside("info, whole process", theirInfo?.median ?? NaN, ourInfo?.median ?? NaN, "ms", { floor: 120, goal: 80 });
-    process.chdir(tmpdir());
   });
 }
 

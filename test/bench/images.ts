@@ -8,16 +8,16 @@ const MIB = 2 ** 20;
 /** How much of each folder goes into the base image, in MiB: programs, libraries, texts, as a guest's disk has them. */
 const SOURCES: readonly (readonly [folder: string, mebibytes: number])[] = [["/usr/bin", 150], ["/usr/lib", 200], ["/usr/share", 150], ["/usr/include", 30]];
 
-/**
- * A place for images that is memory where there is any: else the disk is measured. `use` gets it; afterwards it is removed.
- */
+/** Works in a new folder that is memory where there is any: else the disk is measured. Afterwards it is gone. */
 export async function inMemoryFolder(use: (folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(process.env["BENCH_DIR"] ?? (existsSync("/dev/shm") ? "/dev/shm" : tmpdir()), "disk86-bench-"));
-  const remove = (): void => { rmSync(folder, { recursive: true, force: true }); };
+  const home = process.cwd(), remove = (): void => { rmSync(folder, { recursive: true, force: true }); };
   process.once("exit", remove);
   try {
+    process.chdir(folder);
     await use(folder);
   } finally {
+    process.chdir(home);
     remove();
     process.off("exit", remove);
   }

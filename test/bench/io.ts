@@ -43,22 +43,20 @@ export async function ioBenchmark(rounds: number, only = ""): Promise<void> {
   useNodeCodecs();
   const goals = new Goals("One request at a time, in process, against qemu-img bench -d 1 (microseconds a request)");
   await inMemoryFolder(async (folder) => {
-    process.chdir(folder);
     baseImage(folder);
     qemuImg("convert", "-c", "-m", "16", "-W", "-O", "qcow2", "base.raw", "zlib.qcow2");
     makeFull("full.qcow2", SIZE);
     for (const row of ROWS.filter(({ name }) => name.includes(only))) await compare(goals, row, rounds);
-    process.chdir(tmpdir());
   });
   if (!DURABLE.name.includes(only)) return;
   // Memory would have nothing to wait for.
-  const folder = mkdtempSync(join(tmpdir(), "disk86-bench-"));
+  const folder = mkdtempSync(join(tmpdir(), "disk86-bench-")), home = process.cwd();
   try {
     process.chdir(folder);
     makeFull(DURABLE.image, 16 * MIB);
     await compare(goals, DURABLE, rounds);
   } finally {
-    process.chdir(tmpdir());
+    process.chdir(home);
     rmSync(folder, { recursive: true });
   }
 }
