@@ -1,6 +1,7 @@
 import { loadChain, lookUp, resolve, status, type Status } from "./chain.ts";
 import { DiskError } from "./errors.ts";
-import type { BackingReference, Extent, Image, PackedExtent, Progress, Space } from "./image.ts";
+import type { BackingReference, Extent, Image, PackedExtent, Space } from "./image.ts";
+import { noProgress } from "./metadata/space.ts";
 import { UnpackedClusters } from "./metadata/unpacked.ts";
 import { ChangeOrder } from "./order.ts";
 import { packBlocks, storeInOrder } from "./packing.ts";
@@ -139,11 +140,14 @@ export class Disk implements Storage {
     return this.#order.run(0, Infinity, () => run(this.#resize(size)));
   }
 
-  /** Gives what lies from `from` to the disk's end space of its own where it has none; it reads as before. See `Image.preallocate`. */
-  preallocate(from: number, space: Space, progress: Progress = () => {}): Pending {
+  /** Gives the range `[from, to)` space of its own where it has none; it reads as before. See `Image.preallocate`. */
+  preallocate(from: number, to: number, space: Space): Pending {
     this.#changeable(from, "preallocate");
     if (this.#top.preallocate === undefined) throw new DiskError("unsupported", `Unsupported preallocation mode '${space}'`, { path: this.name, format: this.#top.format, operation: "preallocate" });
-    return this.#order.run(from, Infinity, () => this.#tasks.run(() => this.#preallocate(from, space, progress)));
+    return this.#order.run(from, to - from, () => {
+      this.#fits(from, to - from, "preallocate");
+      return this.#tasks.run(() => this.#preallocate(from, to, space));
+    });
   }
 
   /** Waits for what is in flight, then closes every image of the chain. A second close does nothing. */
@@ -337,8 +341,8 @@ export class Disk implements Storage {
     yield* call(() => this.#tasks.run(() => this.#top.resize(size)));
   }
 
-  *#preallocate(from: number, space: Space, progress: Progress): Task {
-    if (this.#top.preallocate !== undefined) yield* this.#top.preallocate(from, this.size, space, progress);
+  *#preallocate(from: number, to: number, space: Space): Task {
+    if (this.#top.preallocate !== undefined) yield* this.#top.preallocate(from, to, space, noProgress);
   }
 
   *#reserve(size: number): Task {

@@ -9,7 +9,7 @@ import { integer, parseSize } from "./sizes.ts";
 import { sourceAccess, sourceFormat } from "./source.ts";
 import { type Call, CommandError, UsageError, type Verb } from "./verb.ts";
 
-const SECTOR = 512, MAX = 2 ** 63;
+const SECTOR = 512, MAX = 2 ** 63, PIECE = 64 * 2 ** 20;
 
 export const resize: Verb = {
   usage: "[-f FMT] [--shrink] [--preallocation=MODE] [-q] FILE [+|-]SIZE",
@@ -79,12 +79,26 @@ function* resizeTask(disk: Disk, wanted: (old: number) => number, { shrink, spac
     const old = disk.size, size = roundedFor(disk, wanted(old));
     if (size <= old && space !== undefined) throw new CommandError("Preallocation can only be used for growing images");
     // Of nothing yet: where it is impossible the disk keeps its size.
-    if (space !== undefined) yield wait(() => disk.preallocate(old, space));
+    if (space !== undefined) yield wait(() => disk.preallocate(old, old, space));
     if (size < old && !shrink) throw new CommandError("Use the --shrink option to perform a shrink operation.\nShrinking an image deletes all data beyond its new end: make sure that nothing important is there.");
     yield wait(() => disk.truncate(size));
-    if (space !== undefined) yield wait(() => disk.preallocate(old, space, progress));
+    if (space !== undefined) yield* preallocate(disk, old, space, progress);
   } finally {
     yield* later(() => disk.close());
+  }
+}
+
+/** In pieces, so that signals are heard. What cannot be done in full is undone: the disk has its old size again. */
+function* preallocate(disk: Disk, old: number, space: Space, progress: Progress): Task {
+  const { size } = disk;
+  try {
+    for (let at = old; at < size; at += PIECE) {
+      yield wait(() => disk.preallocate(at, Math.min(at + PIECE, size), space));
+      progress(Math.min(at + PIECE, size) - old, size - old);
+    }
+  } catch (error) {
+    yield wait(() => disk.truncate(old));
+    throw error;
   }
 }
 
