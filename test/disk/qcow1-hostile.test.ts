@@ -104,6 +104,16 @@ test("the last cluster must be whole, and so must the last L2 table", () => {
   expect(() => openNow(file, { readOnly: true }).read(0, new Uint8Array(1))).toThrow(/no L2 table can be/);
 });
 
+test("what was cut off with the file's end does not come back as what is written there now", () => {
+  const file = image();
+  void file.truncate(DATA + C);
+  const disk = openNow(file);
+  void disk.write(SPAN, new Uint8Array(3 * C).fill(9));
+  expect(() => disk.read(C, new Uint8Array(C))).toThrow(/truncated: .* the file had 3072 bytes/);
+  expect(() => disk.write(C + 5, new Uint8Array(C))).toThrow(/truncated/);
+  void disk.close();
+});
+
 test("compressed data stands at any byte, and goes as a whole when a part of it is written", () => {
   const packed = deflateRawSync(new Uint8Array(C).fill(7)), at = DATA + 2 * C + 3;
   const file = image(u64(L2, 2n ** 63n + (BigInt(packed.length) << 54n) + BigInt(at)));

@@ -24,6 +24,9 @@ export class Mapping {
   readonly #begin: number;
   /** New space is taken from here, in bytes: compressed clusters end anywhere. */
   end: number;
+  /** Where it was taken from at first; and the L2 tables that since then may point behind that. */
+  readonly #oldEnd: number;
+  readonly #changed = new Set<number>();
 
   /** Without `places` it is for reading only. */
   constructor(readonly file: Storage, readonly header: QcowHeader, readonly places: L2Places | undefined, tableCache: number) {
@@ -32,7 +35,7 @@ export class Mapping {
     this.#l2 = new TableCache(file, header.l2Bytes, (tableCache * 3) / 4);
     this.#firstPiece = header.l1Offset - (header.l1Offset % SECTOR);
     this.#begin = endOfL1(header);
-    this.end = Math.max(this.#begin, file.size);
+    this.end = this.#oldEnd = Math.max(this.#begin, file.size);
   }
 
   /** The L2 table of a guest offset and its entry there. */
@@ -53,8 +56,11 @@ export class Mapping {
     const table = this.#l2.get(l1Index);
     if (table === undefined) return this.#unallocated(l1Index, length, this.room(offset));
     const hi = table.view.getUint32(index * ENTRY_SIZE), lo = table.view.getUint32(index * ENTRY_SIZE + 4);
-    if (hi >= COMPRESSED) return this.#packed(table, index, skip, Math.min(length, clusterSize - skip));
-    const at = this.#cluster(table, index, hi, lo);
+    if (hi >= COMPRESSED) {
+      const { at, packedLength } = this.#packedPlace(table, index, this.end);
+      return { kind: "packed", length: Math.min(length, clusterSize - skip), storage: this.file, offset: at, packedLength, clusterSize, skip, unpack: inflate, unpackLater: inflateLater };
+    }
+    const at = this.#cluster(table, index, hi, lo, this.end);
     length = this.#run(table, index, at, Math.min(length, this.room(offset)), clusterSize - skip);
     if (at === 0) return { kind: "backing", length };
     return { kind: "data", length, storage: this.file, offset: at + skip, writable: this.places !== undefined };
@@ -74,6 +80,7 @@ export class Mapping {
     setU64(table.view, at, place);
     table.touch(at, at + ENTRY_SIZE);
     this.#l1.modify(piece, table);
+    this.#changed.add(l1Index);
     return this.#l2.create(l1Index, place);
   }
 
@@ -124,6 +131,7 @@ export class Mapping {
 
   #touched(table: Table, l1Index: number, index: number): void {
     table.touch(index * ENTRY_SIZE, (index + 1) * ENTRY_SIZE);
+    this.#changed.add(l1Index);
     this.#l2.modify(l1Index, table);
   }
 
@@ -147,22 +155,22 @@ export class Mapping {
     return length;
   }
 
-  /** Where the cluster of a plain entry stands; 0: nowhere. */
-  #cluster(table: Table, index: number, hi: number, lo: number): number {
+  /** Where the cluster of a plain entry stands, before `end`; 0: nowhere. */
+  #cluster(table: Table, index: number, hi: number, lo: number, end: number): number {
     const at = hi * HIGH + lo;
     if (at === 0) return 0;
     if (at % SECTOR !== 0 || at < this.#begin) throw this.#corrupt(`an L2 entry points at ${hex(at)}, where no cluster can be`, table.at + index * ENTRY_SIZE);
-    if (at + this.header.clusterSize > this.end) throw this.#corrupt(`the file is truncated: a cluster should stand at ${hex(at)}, but the file has ${this.end} bytes`, table.at + index * ENTRY_SIZE);
+    if (at + this.header.clusterSize > end) throw this.#corrupt(`the file is truncated: a cluster should stand at ${hex(at)}, but the file had ${end} bytes`, table.at + index * ENTRY_SIZE);
     return at;
   }
 
-  /** The exact length stands in the bits above the offset. */
-  #packed(table: Table, index: number, skip: number, length: number): Extent {
+  /** Where compressed data stands, before `end`; its exact length is in the bits above the offset. */
+  #packedPlace(table: Table, index: number, end: number): { at: number; packedLength: number } {
     const hi = table.view.getUint32(index * ENTRY_SIZE) - COMPRESSED, lo = table.view.getUint32(index * ENTRY_SIZE + 4), unit = 2 ** this.#packedHighBits;
-    const packedLength = Math.floor(hi / unit), at = (hi % unit) * HIGH + lo, { clusterSize } = this.header;
+    const packedLength = Math.floor(hi / unit), at = (hi % unit) * HIGH + lo;
     if (packedLength === 0 || at < this.#begin) throw this.#corrupt(`an L2 entry points at ${packedLength} compressed bytes at ${hex(at)}, where none can be`, table.at + index * ENTRY_SIZE);
-    if (at + packedLength > this.end) throw this.#corrupt(`the file is truncated: compressed data should stand at ${hex(at)}, but the file has ${this.end} bytes`, table.at + index * ENTRY_SIZE);
-    return { kind: "packed", length, storage: this.file, offset: at, packedLength, clusterSize, skip, unpack: inflate, unpackLater: inflateLater };
+    if (at + packedLength > end) throw this.#corrupt(`the file is truncated: compressed data should stand at ${hex(at)}, but the file had ${end} bytes`, table.at + index * ENTRY_SIZE);
+    return { at, packedLength };
   }
 
   /** Bits of the offset of compressed data in an entry's upper half. */
@@ -175,7 +183,7 @@ export class Mapping {
     if (resident !== undefined) return resident;
     const { piece, at } = this.#entry(l1Index), place = this.#l2At(yield* this.#loadL1(piece), at);
     if (place === 0) return undefined;
-    return yield* this.#l2.load(l1Index, place, (table) => { this.#check(table); });
+    return yield* this.#l2.load(l1Index, place, (table) => { this.#check(table, l1Index); });
   }
 
   #loadL1(piece: number): Task<Table> {
@@ -195,12 +203,21 @@ export class Mapping {
     return place;
   }
 
-  /** A guest's write in place must never reach a table, whatever an entry says. */
-  #check(table: Table): void {
+  /**
+   * A guest's write in place must never reach a table, whatever an entry says. Nor may what was cut off with the end of the
+   * file come back as what is written there now.
+   */
+  #check(table: Table, l1Index: number): void {
     if (this.places === undefined) return;
+    const { clusterSize } = this.header, end = this.#changed.has(l1Index) ? this.end : this.#oldEnd;
     for (let index = 0; index < this.perTable; index++) {
-      const hi = table.view.getUint32(index * ENTRY_SIZE), at = hi >= COMPRESSED ? 0 : this.#cluster(table, index, hi, table.view.getUint32(index * ENTRY_SIZE + 4));
-      if (at !== 0 && this.places.overlap(at, this.header.clusterSize)) throw this.#corrupt(`an L2 entry points at ${hex(at)}, which is an L2 table`, table.at + index * ENTRY_SIZE);
+      const hi = table.view.getUint32(index * ENTRY_SIZE);
+      if (hi >= COMPRESSED) {
+        this.#packedPlace(table, index, end);
+        continue;
+      }
+      const at = this.#cluster(table, index, hi, table.view.getUint32(index * ENTRY_SIZE + 4), end);
+      if (at !== 0 && this.places.overlap(at, clusterSize)) throw this.#corrupt(`an L2 entry points at ${hex(at)}, which is an L2 table`, table.at + index * ENTRY_SIZE);
     }
   }
 
