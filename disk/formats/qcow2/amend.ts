@@ -5,7 +5,7 @@ import type { Task } from "../../task.ts";
 import type { Amendment, AmendOptions } from "../amendment.ts";
 import type { CreateOption, CreateValues } from "../creation.ts";
 import { Qcow2Bitmaps } from "./bitmaps.ts";
-import { rebuild } from "./check-rebuild.ts";
+import { rebuild } from "./rebuild.ts";
 import { examineSound } from "./check.ts";
 import { expandZeroClusters } from "./expand.ts";
 import { EXTENSION, formatFeatureNames } from "./extensions.ts";

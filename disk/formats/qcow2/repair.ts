@@ -1,7 +1,7 @@
 import { flush, write, type Task } from "../../task.ts";
 import { hasBitmaps } from "./check-bitmaps.ts";
 import { checkCopied } from "./check-copied.ts";
-import { rebuild } from "./check-rebuild.ts";
+import { rebuild } from "./rebuild.ts";
 import type { Refcounting } from "./check-refcounts.ts";
 import type { CheckState } from "./check-state.ts";
 import { EXTENSION, formatExtensions } from "./extensions.ts";
