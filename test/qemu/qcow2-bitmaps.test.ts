@@ -127,6 +127,15 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("persistent bitmaps", () =>
     expect(tryTool("qemu-img", ["bitmap", "--remove", ours.path, "fine"]).status).toBe(0);
   });
 
+  test("a resize that fails, or changes nothing, leaves no marks", async () => {
+    const { ours } = pair(""), before = told(ours), disk = await ours.open();
+    await disk.truncate(disk.size);
+    expect(() => disk.truncate(2 ** 52)).toThrow(DiskError);
+    await disk.close();
+    expect(told(ours)).toEqual(before);
+    await sound(ours);
+  });
+
   test("a whole page of dirty bits, and pages that are all dirty already", async () => {
     const { qemu, ours } = pair("cluster_size=512");
     for (const image of [qemu, ours]) image.io("write -q -P 1 0 4M");

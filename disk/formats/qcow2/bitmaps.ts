@@ -89,6 +89,7 @@ export class Qcow2Bitmaps implements Bitmaps {
 
   /** Before the disk's size changes: refused where a bitmap cannot follow. Then all are marked, since their lengths will be wrong. */
   *beforeResize(size: number): Task {
+    if (size === this.size) return;
     for (const bitmap of this.all) checkBitmapSpace(size, usable(bitmap).granularityBits, BITMAP_LIMITS.bytes);
     yield* this.#mark(this.all);
   }
@@ -203,10 +204,13 @@ export class Qcow2Bitmaps implements Bitmaps {
 
   *#mark(bitmaps: readonly Bitmap[]): Task {
     const due = bitmaps.filter(({ marked, inconsistent, entry }) => !marked && !inconsistent && entry !== undefined), place = bitmapDirectory(this.header);
+    if (due.length === 0) return;
+    // Whatever fails from here on, the marks have to go when the image is closed.
+    this.#changed = true;
     for (const { entry } of due) {
       if (entry !== undefined && place !== undefined) yield write(this.file, place.offset + entry.flagsAt + 3, Uint8Array.of(entry.flags | BITMAP_FLAG.inUse));
     }
-    if (due.length > 0) yield flush(this.file, "bitmaps are marked in use before the guest's data changes");
+    yield flush(this.file, "bitmaps are marked in use before the guest's data changes");
     for (const bitmap of due) bitmap.marked = true;
     this.#follow();
   }
