@@ -29,4 +29,12 @@ export interface Creation {
   readonly options: readonly CreateOption[];
   /** Checks the values, and answers how the image is made in a storage: nothing is touched before it is known to be possible. */
   plan(values: CreateValues): (into: Storage, files: NewFiles, progress?: Progress) => Task;
+  /** How large a new image's file gets, for values that `plan` takes. Without `data` it stays empty. Absent: nobody knows. */
+  measure?(values: CreateValues, data: DataIn | undefined): Task<Measurement>;
 }
+
+/** How many bytes are in the blocks of this size that have any of the data that is to go in. */
+export type DataIn = (block: number) => Task<number>;
+
+/** Bytes: with the data that is to go in, and with all that there can be. */
+export interface Measurement { readonly required: number; readonly fullyAllocated: number }

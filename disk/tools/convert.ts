@@ -1,11 +1,10 @@
-import { statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { Disk } from "../disk.ts";
 import { DiskError } from "../errors.ts";
 import type { NewFiles } from "../formats/creation.ts";
 import { formatNamed } from "../formats/registry.ts";
-import { isHttp, resolveName } from "../gate.node.ts";
-import { isNbd, nbdTitle, parseNbdName } from "../names/nbd.ts";
+import { resolveName } from "../gate.node.ts";
+import { isNbd } from "../names/nbd.ts";
 import { openDisk } from "../open.ts";
 import type { Storage } from "../storage.ts";
 import { call as later, run, type Task } from "../task.ts";
@@ -20,6 +19,7 @@ import { OptionValues, optionHelp, splitOptions } from "./options.ts";
 import { type Meter, meterFor } from "./progress.ts";
 import { CONVERT_OPTIONS, copyOptions, type HowToCopy } from "./convertOptions.ts";
 import { parseSnapshot } from "./snapshotOption.ts";
+import { refuseSame } from "./sameFile.ts";
 import { sourceAccess, sourceFormat } from "./source.ts";
 import { Sources } from "./sources.ts";
 import { type Call, CommandError, type Verb } from "./verb.ts";
@@ -105,16 +105,6 @@ async function openSources(call: Call, files: readonly string[]): Promise<Disk[]
     throw error;
   }
   return disks;
-}
-
-/** Without locks nothing else would keep it from emptying what it is about to read. */
-function refuseSame(disks: readonly Disk[], out: string): void {
-  const target = isHttp(out) ? undefined : statSync(out, { throwIfNoEntry: false }), address = isNbd(out) ? nbdTitle(parseNbdName(out)) : undefined;
-  if (target === undefined && address === undefined) return;
-  for (const storage of disks.flatMap(({ chain }) => chain.flatMap((image) => [image.storage, ...image.files ?? []]))) {
-    const one = isHttp(storage.name) ? undefined : statSync(storage.name, { throwIfNoEntry: false });
-    if (storage.name === address || (one !== undefined && one.dev === target?.dev && one.ino === target.ino)) throw new CommandError(`${out}: is what is to be copied, or what that stands on: choose another name`);
-  }
 }
 
 const totalSize = (disks: readonly Disk[]): number => disks.reduce((sum, { size }) => sum + size, 0);

@@ -18,7 +18,7 @@ async function asQemuImg(...args: string[]): Promise<{ status: number; stdout: s
 }
 
 const WRONG = [
-  "", "foo", "--foo", "-U info x", "info", "info a b", "info --foo x", "info -f", "info --output=x x", "-T", "--trace", "-T x=y info x", "-T foo,y=z info x", "compare a", "convert a", "create", "resize x", "check", "map", "map -s x y", "create -f raw x 1M 2M",
+  "", "foo", "--foo", "-U info x", "info", "info a b", "info --foo x", "info -f", "info --output=x x", "-T", "--trace", "-T x=y info x", "-T foo,y=z info x", "compare a", "convert a", "create", "resize x", "check", "map", "map -s x y", "create -f raw x 1M 2M", "rebase x", "measure", "bench", "dd", "commit", "bench -d x y", "dd if=x", "measure --size x", "commit -r x y",
 ];
 
 describe.skipIf(!requireTool("qemu-img"))("a link named qemu-img", () => {

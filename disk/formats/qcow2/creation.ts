@@ -6,6 +6,7 @@ import { call, close, truncate, type Task } from "../../task.ts";
 import type { CreateOption, CreateValues, Creation, NewFiles } from "../creation.ts";
 import { checkCreateOptions, createQcow2, type Qcow2CreateOptions } from "./create.ts";
 import { readHeader } from "./header.ts";
+import { measureQcow2 } from "./measure.ts";
 import { openImage } from "./open.ts";
 
 /** In the order in which qemu-img lists them. */
@@ -32,6 +33,7 @@ const VERSIONS: Readonly<Record<string, 2 | 3>> = { "0.10": 2, v2: 2, "1.1": 3, 
 const COMPRESSION = ["zlib", "zstd"] as const;
 export const qcow2Creation: Creation = {
   options: OPTIONS,
+  measure: measureQcow2,
   plan(values) {
     const options = toOptions(values), space = spaceOf(values, options);
     checkCreateOptions(options);

@@ -20,6 +20,11 @@ export const raw: Format = {
   },
   creation: {
     options: [{ name: "size", type: "size", help: "Virtual disk size" }],
+    // oxlint-disable-next-line require-yield -- a raw image has no more than its bytes
+    *measure({ size }) {
+      const bytes = Math.ceil(Number(size) / SECTOR) * SECTOR;
+      return { required: bytes, fullyAllocated: bytes };
+    },
     plan({ size, preallocation = "off" }) {
       const bytes = Math.ceil(Number(size) / SECTOR) * SECTOR, space = SPACES.find((one) => one === preallocation);
       if (space === undefined && preallocation !== "off") throw new DiskError("invalid-argument", `invalid parameter value: ${String(preallocation)}`, { format: "raw", operation: "create" });
