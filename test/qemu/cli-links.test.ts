@@ -62,8 +62,8 @@ describe("the command through a link", () => {
 
   test("SIGUSR1 tells how far it is", () => {
     writeFileSync(join(folder, "large.raw"), Buffer.alloc(256 << 20, "some text"));
-    // It is asked again and again until it ends.
-    const script = "./qemu-img convert -O qcow2 -o cluster_size=4k large.raw out.qcow2 & pid=$!; sleep 0.4; while kill -USR1 $pid 2>/dev/null; do sleep 0.05; done; wait $pid";
+    // Once it is at work it is asked again and again until it ends.
+    const script = "./qemu-img convert -O qcow2 -o cluster_size=4k large.raw out.qcow2 & pid=$!; until ls .out.qcow2.* >/dev/null 2>&1; do sleep 0.01; done; while kill -USR1 $pid 2>/dev/null; do sleep 0.05; done; wait $pid";
     const { status, stdout, stderr } = spawnSync("sh", ["-c", script], { encoding: "utf8", cwd: folder });
     expect({ status, stdout }).toEqual({ status: 0, stdout: "" });
     expect(stderr).toMatch(/^( {4}\(\d+\.\d\d\/100%\)\n)+$/);
