@@ -126,9 +126,14 @@ export class TableCache {
     this.#dirty.delete(index);
   }
 
+  /** In the file's order. */
+  get dirtyTables(): readonly Table[] {
+    return [...this.#dirty.values()].toSorted((a, b) => a.at - b.at);
+  }
+
   /** Writes every dirty table, in the file's order. They stay dirty until `clean`. */
   *writeBack(): Task {
-    for (const table of [...this.#dirty.values()].toSorted((a, b) => a.at - b.at)) yield* table.writeBack(this.file);
+    for (const table of this.dirtyTables) yield* table.writeBack(this.file);
   }
 
   /** What `writeBack` wrote is durable. */

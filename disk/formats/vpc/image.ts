@@ -3,9 +3,9 @@ import type { Allocation, BackingReference, Extent } from "../../image.ts";
 import { BlockImage } from "../../metadata/blockImage.ts";
 import { BlockMap } from "../../metadata/blockMap.ts";
 import { FlatImage } from "../../metadata/flatImage.ts";
+import { SectorBitmaps } from "../../metadata/sectorBitmaps.ts";
 import type { Storage } from "../../storage.ts";
 import { truncate, write, type Task } from "../../task.ts";
-import { SectorBitmaps } from "./bitmaps.ts";
 import { SECTOR, TYPE } from "./footer.ts";
 import { batLayout, UNALLOCATED, type VpcSparse } from "./header.ts";
 import type { DataEnd } from "./space.ts";
@@ -44,7 +44,7 @@ export class SparseVpcImage extends BlockImage {
   /** Without `end` the image is read-only. */
   constructor(storage: Storage, readonly header: VpcSparse, end: DataEnd | undefined, tableCache: number) {
     const blocks = new BlockMap(storage, batLayout(header), end !== undefined, tableCache / 2);
-    const bitmaps = new SectorBitmaps(storage, header.blockSize, header.bitmapSize, tableCache / 2);
+    const bitmaps = new SectorBitmaps(storage, { ...header, sectorSize: SECTOR, lowestFirst: false }, tableCache / 2);
     super(storage, header.size, blocks, [bitmaps, blocks]);
     this.#bitmaps = bitmaps;
     this.#differencing = header.type === TYPE.differencing;
@@ -69,7 +69,7 @@ export class SparseVpcImage extends BlockImage {
   override *load(offset: number): Task {
     const block = Math.floor(offset / this.blockSize), place = yield* this.blocks.place(block);
     // A block that stands behind the end of the file has no bitmap: the map says so.
-    if (this.#needsBitmaps && place >= 0 && super.map(offset, 1)?.kind === "data") yield* this.#bitmaps.load(block, place);
+    if (this.#needsBitmaps && place >= 0 && super.map(offset, 1)?.kind === "data") yield* this.#bitmaps.load(block, place - this.header.bitmapSize);
   }
 
   /** A block that has space, but not all of whose sectors are this image's yet, is written anew where it stands. */
@@ -89,7 +89,7 @@ export class SparseVpcImage extends BlockImage {
 
   override *publish(allocation: Allocation): Task {
     const { guest, offset, fresh } = allocation, { bitmapSize } = this.header;
-    if (!fresh) return yield* this.#bitmaps.fill(guest / this.blockSize, offset);
+    if (!fresh) return yield* this.#bitmaps.fill(guest / this.blockSize, offset - bitmapSize);
     yield write(this.storage, offset - bitmapSize, new Uint8Array(bitmapSize).fill(0xff));
     yield* super.publish(allocation);
   }

@@ -1,6 +1,7 @@
 import { Struct, u32, u64 } from "../../bytes/struct.ts";
 import type { Storage } from "../../storage.ts";
 import { read, type Task } from "../../task.ts";
+import { decodeUtf16, lastPart, relativePath } from "../../metadata/windowsPath.ts";
 
 export const LOCATORS = { count: 8, size: 24 } as const;
 /** Longest path that is believed, in bytes. */
@@ -26,33 +27,13 @@ export function* readLocators(file: Storage, locators: Uint8Array, parentName: U
     yield read(file, offset, bytes);
     // Some programs count the space in sectors, some in bytes.
     const place = [offset, offset + Math.max(length, space < 512 ? space * 512 : space)] as const;
-    if (platform === PLATFORM.relative) found.push({ rank: 0, name: relative(utf16(bytes, true)), place });
+    if (platform === PLATFORM.relative) found.push({ rank: 0, name: relativePath(decodeUtf16(bytes, true)), place });
     else if (platform === PLATFORM.mac) found.push({ rank: 1, name: fromUrl(bytes), place });
-    else if (platform === PLATFORM.absolute) found.push({ rank: 2, name: lastPart(utf16(bytes, true)), place });
+    else if (platform === PLATFORM.absolute) found.push({ rank: 2, name: lastPart(decodeUtf16(bytes, true)), place });
     else found.push({ rank: 4, name: undefined, place });
   }
-  found.push({ rank: 3, name: lastPart(utf16(parentName, false)), place: [0, 0] });
+  found.push({ rank: 3, name: lastPart(decodeUtf16(parentName, false)), place: [0, 0] });
   return found.toSorted((a, b) => a.rank - b.rank);
-}
-
-function utf16(bytes: Uint8Array, little: boolean): string {
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  let text = "";
-  for (let at = 0; at + 1 < bytes.length; at += 2) {
-    const unit = view.getUint16(at, little);
-    if (unit === 0) break;
-    text += String.fromCharCode(unit);
-  }
-  return text;
-}
-
-/** `.\dir\base.vhd`: as a path relative to the image. */
-function relative(path: string): string | undefined {
-  return /^[A-Za-z]:|^\\\\/.test(path) ? lastPart(path) : path.replaceAll("\\", "/").replace(/^(\.\/)+/, "") || undefined;
-}
-
-function lastPart(path: string): string | undefined {
-  return path.split(/[\\/]/).at(-1) || undefined;
 }
 
 /** `file://./base.vhd`, `file:///dir/base.vhd`. */
