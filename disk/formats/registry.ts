@@ -10,11 +10,12 @@ import { qcow2 } from "./qcow2/index.ts";
 import { qed } from "./qed/index.ts";
 import { raw } from "./raw/index.ts";
 import { vdi } from "./vdi/index.ts";
+import { vhdx } from "./vhdx/index.ts";
 import { vpc } from "./vpc/index.ts";
 import { vmdk } from "./vmdk/index.ts";
 
 /** Every format, in the order of probing; raw is what nothing else claims. */
-export const FORMATS: readonly Format[] = [qcow2, qcow, qed, vdi, vmdk, parallels, vpc, cow, bochs, cloop, dmg, raw];
+export const FORMATS: readonly Format[] = [qcow2, qcow, qed, vdi, vmdk, parallels, vpc, vhdx, cow, bochs, cloop, dmg, raw];
 
 export function formatNamed(name: string): Format {
   const format = FORMATS.find((one) => one.name === name);

@@ -1,0 +1,39 @@
+import type { Image } from "../../image.ts";
+import type { Storage } from "../../storage.ts";
+import type { Task } from "../../task.ts";
+import type { Format, ImageOptions } from "../format.ts";
+import type { FormatInfo } from "../info.ts";
+import { checkVhdx } from "./check.ts";
+import { vhdxCreation } from "./create.ts";
+import { readLayout } from "./header.ts";
+import { readHeader } from "./headers.ts";
+import { DifferencingVhdxImage, VhdxImage } from "./image.ts";
+import { Log } from "./log.ts";
+import { readLog, replay, replayed } from "./replay.ts";
+import { dataEnd } from "./space.ts";
+import { SIGNATURE, signed, unsupported } from "./structures.ts";
+
+export const vhdx: Format = {
+  name: "vhdx",
+  probe: (head) => head.length >= SIGNATURE.length && signed(head, SIGNATURE),
+  open,
+  info,
+  creation: vhdxCreation,
+  check: checkVhdx,
+};
+
+function* open(file: Storage, { readOnly, tableCache }: ImageOptions): Task<Image> {
+  const header = yield* readHeader(file), log = yield* readLog(file, header);
+  const view = log === undefined ? file : replayed(file, log), layout = yield* readLayout(view, header);
+  if (readOnly) return layout.parent === undefined ? new VhdxImage(view, layout, tableCache) : new DifferencingVhdxImage(view, layout, tableCache);
+  if (layout.parent !== undefined) throw unsupported(file, "a differencing VHDX can only be read: put a qcow2 overlay on it, or convert it");
+  const end = yield* dataEnd(view, layout);
+  const clean = log === undefined ? header : yield* replay(file, header, log);
+  return new VhdxImage(file, layout, tableCache, { log: yield* Log.begin(file, clean), end });
+}
+
+function* info(file: Storage): Task<FormatInfo> {
+  const header = yield* readHeader(file), log = yield* readLog(file, header);
+  const { size, blockSize, parent } = yield* readLayout(log === undefined ? file : replayed(file, log), header);
+  return { size, clusterSize: blockSize, backing: parent, dirty: log !== undefined };
+}
