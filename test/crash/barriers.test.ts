@@ -14,12 +14,13 @@ import type { Scenario } from "./scenario.ts";
 import { crashStates } from "./states.ts";
 import { TASKS } from "./taskScenarios.ts";
 import { VDI } from "./vdiScenarios.ts";
+import { VHDX } from "./vhdxScenarios.ts";
 import { VPC } from "./vpcScenarios.ts";
 import { VMDK } from "./vmdkScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

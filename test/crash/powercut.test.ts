@@ -14,6 +14,7 @@ import type { Scenario } from "./scenario.ts";
 import { type CrashState, crashStates } from "./states.ts";
 import { TASKS } from "./taskScenarios.ts";
 import { VDI } from "./vdiScenarios.ts";
+import { VHDX } from "./vhdxScenarios.ts";
 import { VPC } from "./vpcScenarios.ts";
 import { VMDK } from "./vmdkScenarios.ts";
 
@@ -48,7 +49,7 @@ function firstComplaint(scenario: Scenario): { complaint: string | undefined; st
 }
 
 describe("after a power cut at any step, losing any unflushed writes, the image is sound and holds what was flushed", () => {
-  const scenarios = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+  const scenarios = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
   test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))("%s", (_, scenario) => {
     const { complaint, states } = firstComplaint(scenario);
     expect(complaint).toBeUndefined();

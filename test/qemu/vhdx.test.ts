@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, copyFileSync, openSync, readFileSync, readSync, truncateSync } from "node:fs";
+import { closeSync, copyFileSync, openSync, readFileSync, readSync, truncateSync, writeSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { checkVhdx } from "../../disk/formats/vhdx/check.ts";
 import { createVhdx } from "../../disk/formats/vhdx/create.ts";
@@ -40,7 +40,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("QEMU and we take turns on 
     });
   });
 
-  test.each([["64T", ""], ["40T", "block_size=256M"]])("far apart in a disk of %s %s, with a cache of a few slices", async (size, options) => {
+  test.each<[string, string]>([["64T", ""], ...(process.env["LONG"] ? [["40T", "block_size=256M"] as [string, string]] : [])])("far apart in a disk of %s %s, with a cache of a few slices", async (size, options) => {
     const image = new QemuImage(folder, undefined, "vhdx"), places = [0, 700, 4096, 8191, 20_000, 39_000, 1, 700.5].map((at) => at * GIB);
     image.create(size, options);
     image.io(...places.map((at, i) => `write -q -P ${i + 1} ${at} 64k`));
@@ -90,11 +90,10 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("a log that has to be repla
     await disk.close();
     // As if the power had gone before the BAT was written.
     const fd = openSync(crashed.path, "r+"), bat = batOf(crashed.path);
-    const { writeSync } = await import("node:fs");
     writeSync(fd, Buffer.alloc(4096), 0, 4096, bat);
     closeSync(fd);
     expect(tryTool("qemu-img", ["info", crashed.path]).stderr).toMatch(/log that needs to be replayed/);
-    expect((await crashed.bytes()).subarray(0, 20 * MIB)).toEqual(contents);
+    expectBytes(await crashed.bytes(), contents, "what we read without a change");
     const { status, stdout } = tryTool("qemu-img", ["check", "-r", "all", crashed.path]);
     expect(status).toBe(0);
     expect(stdout).toMatch(/1 corruptions/);
