@@ -25,7 +25,7 @@ function made(): Uint8Array {
 
 /** What a guest finds of a block: the bytes it wrote, or zeros. */
 function finds(bytes: Uint8Array, blocks: readonly number[]): (number | undefined)[] {
-  const disk = openNow(new MemoryStorage(bytes.slice()), undefined, { format: "vhdx", readOnly: true }), some = new Uint8Array(5000);
+  const disk = openNow(new MemoryStorage(bytes), undefined, { format: "vhdx", readOnly: true }), some = new Uint8Array(5000);
   return blocks.map((block) => {
     void disk.read(block * MIB + 100, some);
     return some.every((byte) => byte === some[0]) ? some[0] : undefined;
@@ -78,6 +78,6 @@ function replayScenario(): Scenario {
 }
 
 export const VHDX: readonly Scenario[] = [
-  sessionScenario(), replayScenario(),
+  replayScenario(), sessionScenario(),
   ...[false, true].map((fixed) => creation(`a new ${fixed ? "fixed" : "dynamic"} VHDX`, "vhdx", 2 * MIB, (file: Storage) => createVhdx(file, { size: 2 * MIB, blockSize: MIB, fixed }), isVhdx, brokenVhdx)),
 ];

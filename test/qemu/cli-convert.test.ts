@@ -22,7 +22,7 @@ const LINES: string[] = [
   "-O qcow2 -o data_file=x-data top.qcow2 x", "-O qcow2 -o data_file=x-data,data_file_raw=on top.qcow2 x", "-O qcow2 -o data_file=x-data,extended_l2=on external.qcow2 x", "-O qcow2 -o data_file=x-data,preallocation=full sparse.raw x", "-O qcow2 -o data_file=x-data -B q.qcow2 -F qcow2 top.qcow2 x", "-c -O qcow2 -o data_file=x-data q.qcow2 x", "-S 0 -O qcow2 -o data_file=x-data,data_file_raw=on odd.raw x",
   "-O qcow2 -o preallocation=off sparse.raw x", "-O qcow2 -o lazy_refcounts=on,refcount_bits=8 q.qcow2 x", "-O qcow2 -o compression_type=zstd q.qcow2 x",
   "-O qcow sparse.raw x", "-O qcow odd.raw x", "-O qcow none.raw x", "-O qcow top.qcow2 x", "-O qcow -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow -B full.raw sparse.raw x", "-O qcow -o cluster_size=4k q.qcow2 x", "q.qcow x", "-O qcow2 over.qcow x", "-O qcow over.qcow x",
-  ...["-O vpc", "-O vpc -o force_size=on", "-O raw", "-O qcow2"].flatMap((target) => ["odd.raw", "sparse.raw", "full.raw", "top.qcow2", "some.vhd", "-f vpc fixed.vhd"].map((image) => `${target} ${image} x`)),
+  ...["-O vpc", "-O vpc -o force_size=on", "-O vhdx", "-O vhdx -o block_size=1M", "-O raw", "-O qcow2"].flatMap((target) => ["odd.raw", "sparse.raw", "full.raw", "top.qcow2", "some.vhd", "-f vpc fixed.vhd", "some.vhdx"].map((image) => `${target} ${image} x`)),
   // Backing files
   "-O qcow2 -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -o cluster_size=4k -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -o cluster_size=1M -B q.qcow2 -F qcow2 top.qcow2 x", "-O qcow2 -B q.qcow2 -F qcow2 grown.qcow2 x",
   "-O qcow2 -B q.qcow2 -F qcow2 sparse.raw x", "-O qcow2 -B q.qcow2 -F qcow2 packed.qcow2 x", "-O qcow2 -B full.raw -F raw empty.qcow2 x", "-O qcow2 -B full.raw -F raw -o compat=0.10 sparse.raw x", "-O qcow2 -B q.qcow2 top.qcow2 x", "-O raw -B q.qcow2 -F qcow2 top.qcow2 x",
@@ -107,6 +107,7 @@ function makeImages(): void {
   img("convert", "-O", "qcow2", "-o", "extended_l2=on", "top.qcow2", "extended.qcow2");
   io("-c", "write -P 6 2M 700", "-c", "write -z 7M 2k", "-c", "write -c -P 6 9M 64k", "extended.qcow2");
   img("convert", "-O", "qcow2", "-o", "data_file=external.data", "top.qcow2", "external.qcow2");
+  img("convert", "-O", "vhdx", "q.qcow2", "some.vhdx");
   img("create", "-q", "big.raw", "5G");
   io("-f", "raw", "-c", "write -P 9 4900M 3M", "-c", "write -P 8 0 1M", "big.raw");
   img("convert", "-O", "qcow2", "big.raw", "big.qcow2");
@@ -146,10 +147,11 @@ function makeThere(): void {
 }
 
 /** By magic: what convert makes. */
-function formatOf(file: string): "raw" | "qcow" | "qcow2" | "vpc" | "vmdk" {
+function formatOf(file: string): "raw" | "qcow" | "qcow2" | "vpc" | "vmdk" | "vhdx" {
   const head = readFileSync(file).subarray(0, 8);
   if (/^(KDMV|# Disk D)/.test(head.toString("latin1"))) return "vmdk";
   if (head.toString("latin1") === "conectix") return "vpc";
+  if (head.toString("latin1") === "vhdxfile") return "vhdx";
   if (head.subarray(0, 4).toString("latin1") !== "QFI\xfb") return "raw";
   return head.readUInt32BE(4) === 1 ? "qcow" : "qcow2";
 }
@@ -189,7 +191,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("convert, as qemu-img", () 
   });
 
   test.each(LARGE)("over 4 GiB: %s", async (image) => {
-    for (const format of ["raw", "qcow2", "vpc", "vmdk"]) {
+    for (const format of ["raw", "qcow2", "vpc", "vmdk", "vhdx"]) {
       expect(await disk86("convert", "-O", format, image, "x")).toEqual({ status: 0, stdout: "", stderr: "" });
       // A VHD is somewhat larger.
       expect(qemuImg("compare", "-F", format, image, "x").stdout).toMatch(/^(Warning: Image size mismatch!\n)?Images are identical\.\n$/);

@@ -6,7 +6,7 @@ import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool } from "../support/tools.ts";
 
 const folder = tempFolder(), home = process.cwd();
-const MADE = ["x.qcow2", "x.raw", "a,b.qcow2", "sub/x.qcow2", "x.vdi", "x.parallels", "x.qcow", "x.vpc", "x.vmdk"];
+const MADE = ["x.qcow2", "x.raw", "a,b.qcow2", "sub/x.qcow2", "x.vdi", "x.parallels", "x.qcow", "x.vpc", "x.vmdk", "x.vhdx"];
 
 /** Command lines for `create`; each makes one of MADE, or fails. `''` is an empty argument. */
 const LINES = [
@@ -50,6 +50,9 @@ const LINES = [
   "-f vmdk -b base.vmdk -F vmdk x.vmdk", "-f vmdk -b base.vmdk -F vmdk x.vmdk 5M", "-f vmdk -b base.vmdk x.vmdk", "-f vmdk -b split.vmdk -F vmdk x.vmdk", "-f vmdk -b base.vmdk -F vmdk -o subformat=twoGbMaxExtentSparse x.vmdk", "-f vmdk -b base.vmdk -F vmdk -o subformat=streamOptimized x.vmdk",
   "-f vmdk -b base.vmdk -F vmdk -o subformat=monolithicFlat x.vmdk", "-f vmdk -b base.qcow2 -F qcow2 x.vmdk", "-f vmdk -b base.qcow2 -F vmdk x.vmdk", "-f vmdk -b gone.vmdk -F vmdk x.vmdk 1M", "-f vmdk -u -b gone.vmdk -F vmdk x.vmdk 1M", "-f vmdk -u -b base.vmdk -F vmdk x.vmdk 1M",
   "-f vmdk -o compat6=on,hwversion=4 x.vmdk 1M", "-f vmdk -o hwversion=undefined x.vmdk 1M", "-f vmdk -o size=3M x.vmdk", "-f vmdk -o cluster_size=64k x.vmdk 1M", "-f vmdk x.vmdk",
+  "-f vhdx x.vhdx 3M", "-f vhdx x.vhdx 1000", "-f vhdx x.vhdx 3G", "-f vhdx x.vhdx 64T", "-f vhdx x.vhdx 65T", "-f vhdx -o subformat=fixed x.vhdx 3M", "-f vhdx -o subformat=dynamic,size=5M,block_state_zero=off x.vhdx", "-f vhdx -o subformat=differencing x.vhdx 1M",
+  "-f vhdx -o block_size=2M,log_size=3M x.vhdx 5M", "-f vhdx -o block_size=3M x.vhdx 5M", "-f vhdx -o block_size=1 x.vhdx 5M", "-f vhdx -o block_size=1G x.vhdx 5M", "-f vhdx -o log_size=0 x.vhdx 5M", "-f vhdx -o log_size=4G x.vhdx 5M", "-f vhdx -o log_size=1000000 x.vhdx 5M",
+  "-f vhdx -o block_state_zero=maybe x.vhdx 1M", "-f vhdx -b base.qcow2 -F qcow2 x.vhdx", "-f vhdx x.vhdx",
   // Arguments
   "", "x.qcow2 1M extra", "-f", "-z", "--frob", "-f foo x.qcow2 1M", "-f qcow2 nowhere/x.qcow2 1M", "sub 1M", "-f qcow2 a,b.qcow2 1M", "-o", "-f qcow2 -o cluster_size", "x.raw 1M -f raw", "-fqcow2 x.qcow2 1M", "-qfqcow2 x.qcow2 1M",
 ];
@@ -113,7 +116,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("create, as qemu-img", () =
     expect(existsSync("x.qcow2")).toBe(false);
   });
 
-  test.each(["qcow2", "vdi", "parallels", "qcow", "vpc", "vmdk"])("-o help lists the options of %s", async (format) => {
+  test.each(["qcow2", "vdi", "parallels", "qcow", "vpc", "vmdk", "vhdx"])("-o help lists the options of %s", async (format) => {
     const { status, stdout } = await disk86("create", "-f", format, "-o", "help");
     const wanted = qemuImg("create", "-f", format, "-o", "help").stdout.split("\n");
     expect(status).toBe(0);

@@ -1,7 +1,7 @@
 import { crc32c } from "../../disk/bytes/crc32c.ts";
 import type { MemoryStorage } from "../../disk/storage/memory.ts";
 
-const KIB = 1024, MIB = 1024 * KIB, PAGE = 4096;
+const KIB = 1024, MIB = 1024 * KIB, PAGE = 4096, METADATA_END = 4 * MIB;
 
 /** Puts the checksum of the structure of `length` bytes at `at` right. */
 export function sealVhdx(bytes: Uint8Array, at: number, length: number): void {
@@ -32,9 +32,9 @@ function headerOf(bytes: Uint8Array): number | undefined {
   return sound.toSorted((a, b) => Number(view.getBigUint64(b + 8, true) - view.getBigUint64(a + 8, true)))[0];
 }
 
-/** What the log makes of the image, for logs of entries that stand alone, as ours are. A string: what is wrong. Written without the driver. */
+/** What the log makes of the image up to the end of its metadata, for logs of entries that stand alone, as ours are. A string: what is wrong. Written without the driver. */
 export function replayedVhdx(bytes: Uint8Array): Uint8Array | string {
-  const header = headerOf(bytes), view = new DataView(bytes.buffer, bytes.byteOffset), result = bytes.slice();
+  const header = headerOf(bytes), view = new DataView(bytes.buffer, bytes.byteOffset), result = bytes.slice(0, METADATA_END);
   if (header === undefined) return "no sound header";
   const guid = bytes.slice(header + 48, header + 64), length = view.getUint32(header + 68, true), offset = view.getUint32(header + 72, true);
   if (guid.every((byte) => byte === 0)) return result;
@@ -72,7 +72,7 @@ export function brokenVhdx(file: Uint8Array): string | undefined {
     const entry = view.getBigUint64(bat + (i + Math.floor(i / chunk)) * 8, true), at = Number(entry >> 20n) * MIB;
     if ((entry & 7n) !== 6n) continue;
     if (seen.has(at)) return `two blocks at ${at}`;
-    if (at < 4 * MIB || at + blockSize > bytes.length) return `block ${i} at ${at}`;
+    if (at < 4 * MIB || at + blockSize > file.length) return `block ${i} at ${at}`;
     seen.add(at);
   }
   return undefined;
