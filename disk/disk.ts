@@ -268,8 +268,9 @@ export class Disk implements Storage {
     const space = yield* top.allocate(offset - skip, Math.max(whole, block)), before = offset - space.guest;
     try {
       const length = Math.min(from.length, space.length - before);
-      const bytes = length === space.length ? from.subarray(0, length) : yield* this.#copiedUp(space.guest, space.length, before, from.subarray(0, length));
-      yield write(space.storage, space.offset, bytes);
+      const own = from.subarray(0, length), alone = length === space.length || (space.zeroed === true && this.chain.length === 1);
+      if (alone) yield write(space.storage, space.offset + before, own);
+      else yield write(space.storage, space.offset, yield* this.#copiedUp(space.guest, space.length, before, own));
       yield* top.publish(space);
       return length;
     } catch (error) {

@@ -37,6 +37,8 @@ export interface Allocation {
   readonly storage: Storage; readonly offset: number;
   /** Newly taken; `false`: space that the range owned already. */
   readonly fresh: boolean;
+  /** The space reads as zeros, and so does the range of an image that has no backing file: what is not written need not be copied. */
+  readonly zeroed?: boolean;
 }
 
 /** How space is given before it is needed: in the tables only, reserved in the file too, or written with zeros. qemu-img's modes. */
@@ -94,6 +96,8 @@ export interface Image {
   readonly readOnly: boolean;
   /** Bytes that one allocation covers at least; a multiple of 512, mostly a power of two. */
   readonly blockSize: number;
+  /** What of a new block must be written at least, in bytes; absent: all of it. */
+  readonly writeSize?: number;
   readonly backing: BackingReference | undefined;
   /** Which reads of data areas are under way; freed space is reused only after them. */
   readonly reads: ReadFence;

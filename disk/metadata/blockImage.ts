@@ -1,8 +1,11 @@
 import { DiskError } from "../errors.ts";
 import { ReadFence, type Allocation, type Extent, type Image } from "../image.ts";
 import type { Storage } from "../storage.ts";
-import { close, discard, flush, zero, type Step, type Task } from "../task.ts";
+import { close, discard, flush, truncate, zero, type Step, type Task } from "../task.ts";
 import type { BlockMap } from "./blockMap.ts";
+
+/** Blocks from this size on are not filled up with zeros that a longer file has anyway; below that one write is cheaper. */
+const LARGE = 64 * 1024, SECTOR = 512;
 
 /** What `flush` writes once the data it points at are durable. */
 export interface Tables {
@@ -32,6 +35,10 @@ export abstract class BlockImage implements Image {
     this.blockSize = blocks.layout.blockSize;
   }
 
+  get writeSize(): number {
+    return this.#leavesZeros() ? SECTOR : this.blockSize;
+  }
+
   get readOnly(): boolean {
     return !this.blocks.writable;
   }
@@ -48,7 +55,23 @@ export abstract class BlockImage implements Image {
     this.#writable();
     if (this.tables.some((table) => table.full)) yield* this.flush();
     const { offset, count } = this.take(yield* this.blocks.vacant(guest / this.blockSize, length / this.blockSize));
-    return { guest, length: count * this.blockSize, storage: this.storage, offset, fresh: true };
+    const zeroed = this.#leavesZeros() && offset >= this.storage.size, allocation = { guest, length: count * this.blockSize, storage: this.storage, offset, fresh: true, zeroed };
+    if (zeroed) yield* this.#extend(allocation);
+    return allocation;
+  }
+
+  #leavesZeros(): boolean {
+    return this.backing === undefined && this.blockSize >= LARGE;
+  }
+
+  /** Behind the end of the file a block is zeros without a write, and takes no space where the file has holes. */
+  *#extend(allocation: Allocation): Task {
+    try {
+      yield truncate(this.storage, allocation.offset + allocation.length);
+    } catch (error) {
+      this.abandon(allocation);
+      throw error;
+    }
   }
 
   /** Space for up to `limit` blocks, one behind the other. */

@@ -66,7 +66,7 @@ class Copy {
 
   constructor(readonly sources: Sources, readonly target: Disk, readonly options: CopyOptions) {
     const { sparse, compress, depth } = options, chunk = compress ? PACKED_CHUNK : CHUNK;
-    this.#block = compress ? target.packSize : target.chain[0].blockSize;
+    this.#block = compress ? target.packSize : target.chain[0].writeSize ?? target.chain[0].blockSize;
     this.#unit = compress ? this.#block : Math.max(2 ** Math.floor(Math.log2(sparse || chunk)), this.#block);
     this.#buffers = new Buffers(Math.max(chunk, this.#unit), depth);
     this.#ahead = Math.min(depth, READ_AHEAD);

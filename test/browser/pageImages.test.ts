@@ -104,7 +104,7 @@ describe.skipIf(!able)("images of one's own", { timeout: 3 * BOOT }, () => {
     page = await user.tab(server.url);
     const cases: [file: string, says: string][] = [
       [make("disk.vmdk", "-f", "vmdk"), "not bootable"], [make("flat.vmdk", "-f", "vmdk", "-o", "subformat=monolithicFlat"), "rests on the file 'flat-flat.vmdk'"], [make("disk.vdi", "-f", "vdi"), "not bootable"],
-      [make("disk.vhdx", "-f", "vhdx"), "Hyper-V disk (VHDX)"], [make("disk.vhd", "-f", "vpc"), "not bootable"], [make("disk.qcow", "-f", "qcow"), "not bootable"], [dmg, "compressed with LZFSE"], [locked, "an encrypted disk (LUKS)"],
+      [make("disk.vhdx", "-f", "vhdx"), "not bootable"], [make("disk.vhd", "-f", "vpc"), "not bootable"], [make("disk.qcow", "-f", "qcow"), "not bootable"], [dmg, "compressed with LZFSE"], [locked, "an encrypted disk (LUKS)"],
       [make("blank.qcow2", "-f", "qcow2"), "not bootable"], [raw, "not bootable"], [empty, "empty"], [broken, "broken.qcow2"],
     ];
     for (const [file, says] of cases) {

@@ -93,7 +93,7 @@ test("discarded blocks read as zeros, and can be written; gaps are filled, and t
 
 test("any damage to header and map ends in a DiskError, or in a disk that can be used", async () => {
   const random = new Random(4), { bytes: good } = await image(MIB);
-  const usable = await survivals(random, 3000, {
+  const usable = await survivals(random, 1000, {
     format: "vdi", good, lengths: [good.length, 2 * MIB, 700],
     damage(file) {
       for (let i = random.int(3); i >= 0; i--) {
@@ -102,5 +102,5 @@ test("any damage to header and map ends in a DiskError, or in a disk that can be
       }
     },
   });
-  expect(usable).toBeGreaterThan(100);
+  expect(usable).toBeGreaterThan(50);
 });

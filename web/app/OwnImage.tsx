@@ -9,7 +9,7 @@ export function OwnImage({ store }: { readonly store: PageStore }): JSX.Element 
     <section aria-labelledby="own" class="own">
       <h2 id="own">Your own image</h2>
       <div class={`card drop ${over ? "over" : ""}`}>
-        <p class="prompt">Drop a disk image here: qcow2, vmdk, vdi, vhd, raw, qcow, qed, parallels, cow, dmg, cloop or bochs. It is read in this browser and never uploaded or changed.</p>
+        <p class="prompt">Drop a disk image here: qcow2, vmdk, vdi, vhd, vhdx, raw, qcow, qed, parallels, cow, dmg, cloop or bochs. It is read in this browser and never uploaded or changed.</p>
         <div class="actions">
           <label class="button" for="pick">Pick a file…</label>
           <input id="pick" class="offstage" type="file" multiple onChange={({ currentTarget }) => {

@@ -8,7 +8,6 @@ interface Known { readonly at: number; readonly magic: string; readonly is: stri
 
 /** What people pick that is neither a raw disk nor a format of ours. */
 const KNOWN: readonly Known[] = [
-  { at: 0, magic: "vhdxfile", is: "a Hyper-V disk (VHDX)", advice: "convert" },
   { at: 0, magic: "LUKS\xba\xbe", is: "an encrypted disk (LUKS)", advice: "convert" },
   { at: 0, magic: "\x1f\x8b", is: "compressed (gzip)", advice: "unpack" },
   { at: 0, magic: "\xfd7zXZ\0", is: "compressed (xz)", advice: "unpack" },

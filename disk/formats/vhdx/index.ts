@@ -1,6 +1,6 @@
 import type { Image } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
-import type { Task } from "../../task.ts";
+import { truncate, type Task } from "../../task.ts";
 import type { Format, ImageOptions } from "../format.ts";
 import type { FormatInfo } from "../info.ts";
 import { checkVhdx } from "./check.ts";
@@ -29,6 +29,8 @@ function* open(file: Storage, { readOnly, tableCache }: ImageOptions): Task<Imag
   if (layout.parent !== undefined) throw unsupported(file, "a differencing VHDX can only be read: put a qcow2 overlay on it, or convert it");
   const end = yield* dataEnd(view, layout);
   const clean = log === undefined ? header : yield* replay(file, header, log);
+  // Left by a power cut, or by the image's maker: new blocks begin behind the end of the file, where they are zeros.
+  if (file.size > end) yield truncate(file, end);
   return new VhdxImage(file, layout, tableCache, { log: yield* Log.begin(file, clean), end });
 }
 
