@@ -3,8 +3,8 @@ import { Table } from "../../metadata/table.ts";
 import type { Storage } from "../../storage.ts";
 import { read, type Task } from "../../task.ts";
 import { ZERO } from "./entries.ts";
-import { corrupt, ENTRY_SIZE, SECTOR, type SparseHeader, unsupported } from "./header.ts";
-import { Protected } from "./protected.ts";
+import { corrupt, CowdFields, ENTRY_SIZE, HostedFields, SECTOR, type SparseHeader, unsupported } from "./header.ts";
+import { Protected, type SectorRange } from "./protected.ts";
 
 /** A directory of this size reaches 2 TiB, as far as entries can point, with grains of a sector. */
 const MAX_BYTES = 2 ** 25;
@@ -22,6 +22,7 @@ export class Directory {
     const bytes = header.entries * ENTRY_SIZE;
     if (bytes > MAX_BYTES) throw unsupported(file, `a grain directory of ${header.entries} entries; disk86's bound is ${MAX_BYTES / ENTRY_SIZE}`);
     const load = function* (at: number): Task<Table> {
+      if (bytes > 0 && (at < SECTOR || at + bytes > file.size)) throw corrupt(file, "a grain directory stands where none can be: the file is truncated, or the header wrong", at);
       const table = new Table(at, new Uint8Array(bytes));
       yield read(file, at, table.bytes);
       return table;
@@ -69,21 +70,25 @@ export class Directory {
 
   /** Everything that is no guest data. An image where two of these overlap must not be written. */
   metadata(): Protected {
-    const { header, first, second } = this, ranges: [number, number][] = [], add = (at: number, bytes: number): void => {
-      if (bytes > 0) ranges.push([at / SECTOR, Math.ceil((at + bytes) / SECTOR)]);
-    };
-    add(0, header.kind === "cowd" ? 4 * SECTOR : SECTOR);
-    if (header.descriptor !== undefined) add(header.descriptor.offset, header.descriptor.length);
-    for (const table of [first, second]) if (table !== undefined) add(table.at, table.bytes.length);
-    for (let index = 0; index < header.entries; index++) {
-      const at = this.entry(index), copyAt = this.copyOf(index);
-      if (at > ZERO) add(at, this.tableBytes);
-      if (copyAt === undefined) continue;
-      if (copyAt + this.tableBytes > this.file.size) throw corrupt(this.file, `the file is truncated: the second copy of a grain table should stand at ${hex(copyAt)}; it can only be read`, copyAt);
-      add(copyAt, this.tableBytes);
-    }
-    const { areas, twice } = Protected.of(ranges);
+    const { header, first, second, tableBytes } = this, range = (at: number, bytes: number): SectorRange => [at / SECTOR, Math.ceil((at + bytes) / SECTOR)];
+    const fixed = [range(0, header.kind === "cowd" ? CowdFields.size : HostedFields.size), ...[first, second].flatMap((table) => (table === undefined || header.entries === 0 ? [] : [range(table.at, table.bytes.length)]))];
+    if (header.descriptor !== undefined) fixed.push(range(header.descriptor.offset, header.descriptor.length));
+    const areas = new Protected(fixed, this.#tables(), tableBytes / SECTOR), twice = areas.twice();
     if (twice !== undefined) throw corrupt(this.file, "tables of the image overlap; it can only be read", twice * SECTOR);
     return areas;
+  }
+
+  /** The sectors of all grain tables, of both directories. */
+  #tables(): Uint32Array {
+    const tables = new Uint32Array(this.header.entries * (this.second === undefined ? 1 : 2));
+    let count = 0;
+    for (let index = 0; index < this.header.entries; index++) {
+      const at = this.entry(index), copyAt = this.copyOf(index);
+      if (at > ZERO) tables[count++] = at / SECTOR;
+      if (copyAt === undefined) continue;
+      if (copyAt + this.tableBytes > this.file.size) throw corrupt(this.file, `the file is truncated: the second copy of a grain table should stand at ${hex(copyAt)}; it can only be read`, copyAt);
+      tables[count++] = copyAt / SECTOR;
+    }
+    return tables.subarray(0, count);
   }
 }

@@ -36,6 +36,7 @@ function refuseWriting(file: Storage, parts: readonly Part[]): void {
   const sizes = new Set(parts.flatMap(({ header }) => header?.grainSize ?? [])), [grainSize = SECTOR] = sizes;
   if (sizes.size > 1) throw unsupported(file, "extents with grains of different sizes can only be read: convert the image");
   if (grainSize > LIMITS.wholeGrain) throw unsupported(file, `grains of ${grainSize} bytes can only be read; disk86's bound for writing is ${LIMITS.wholeGrain}`);
+  if (new Set(parts.map(({ header }) => header?.compressed === true)).size > 1) throw unsupported(file, "extents of which only some are compressed can only be read: convert the image");
   for (const { storage, header, start, length, offset, fixed, type } of parts) {
     if (fixed) throw unsupported(file, `an extent ${type === "ZERO" ? "of type ZERO" : "that is not RW"} can only be read: put an overlay on the image, or convert it`);
     if (offset !== undefined && offset + length > storage.size) throw corrupt(storage, `the file is truncated: it has ${storage.size} of ${offset + length} bytes; the image can only be read`);

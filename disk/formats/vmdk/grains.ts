@@ -78,7 +78,7 @@ export class Grains {
     if (place <= ZERO) return undefined;
     return yield* this.#tables.load(at, place, (table) => {
       table.copyAt = this.directory.copyOf(at);
-      this.#check(table);
+      this.#check(at, table);
     });
   }
 
@@ -94,7 +94,7 @@ export class Grains {
     const zeros = this.directory.entry(at) === ZERO, { tableBytes, second } = this.directory;
     const take = (): number => {
       const place = this.take(tableBytes, SECTOR);
-      this.#metadata?.append(place / SECTOR, (place + tableBytes) / SECTOR);
+      this.#metadata?.append(place / SECTOR);
       return place;
     };
     const table = this.#tables.create(at, take());
@@ -177,13 +177,15 @@ export class Grains {
   }
 
   /** A guest's write in place must never reach metadata, nor where a later grain will be. */
-  #check(table: Table): void {
-    const metadata = this.#metadata, grain = this.header.grainSize / SECTOR;
+  #check(number: number, table: Table): void {
+    const metadata = this.#metadata, { grainSize, perTable, compressed } = this.header, grain = compressed ? 1 : grainSize / SECTOR;
     if (metadata === undefined) return;
-    for (let index = 0; index < this.header.perTable; index++) {
+    // Behind the extent's end entries mean nothing.
+    const used = Math.min(perTable, Math.ceil(this.length / grainSize) - number * perTable);
+    for (let index = 0; index < used; index++) {
       const sector = entry(table, index), at = table.at + index * ENTRY_SIZE;
       if (!this.#isData(sector)) continue;
-      if (metadata.overlaps(sector, sector + (this.header.compressed ? 1 : grain))) throw corrupt(this.file, `a grain stands at ${hex(sector * SECTOR)}, where the image has its tables`, at);
+      if (metadata.overlaps(sector, sector + grain)) throw corrupt(this.file, `a grain stands at ${hex(sector * SECTOR)}, where the image has its tables`, at);
       if (sector * SECTOR >= this.#end) throw corrupt(this.file, `the file is truncated: a grain should stand at ${hex(sector * SECTOR)}`, at);
     }
   }

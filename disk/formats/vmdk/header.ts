@@ -115,18 +115,15 @@ function checkCowd(fields: ReturnType<typeof CowdFields.parse>, file: Storage, f
   return header;
 }
 
-/** Fills in `entries`, if the directories can be where they should. */
+/** Fills in `entries`, if the grain directory can be where it should. The second one is looked at only for writing. */
 function checkTables(header: SparseHeader, file: Storage, fail: Fail): SparseHeader {
-  const { capacity, grainSize, perTable, directory, redundant, compressed } = header;
+  const { capacity, grainSize, perTable, directory, compressed } = header;
   if (!Number.isSafeInteger(capacity)) fail("unsupported", "a disk larger than disk86 can address (8 PiB)");
   if (grainSize < SECTOR || grainSize > LIMITS.grain) fail("corrupt", `Invalid granularity: grains of ${grainSize} bytes`);
   if (compressed && grainSize > LIMITS.wholeGrain) fail("unsupported", `compressed grains of ${grainSize} bytes; disk86's bound is ${LIMITS.wholeGrain}`);
   const entries = Math.ceil(capacity / (grainSize * perTable));
-  for (const at of [directory, redundant]) {
-    if (at === undefined || entries === 0) continue;
-    if (at < SECTOR || !Number.isSafeInteger(at)) fail("corrupt", `a grain directory stands at an impossible place, ${at}`);
-    if (at + entries * ENTRY_SIZE > file.size) fail("corrupt", "the file is truncated: it ends before its grain directory does", at);
-  }
+  if (entries > 0 && directory < SECTOR) fail("corrupt", `the grain directory stands at an impossible place, ${directory}`);
+  if (entries > 0 && directory + entries * ENTRY_SIZE > file.size) fail("corrupt", "the file is truncated: it ends before its grain directory does");
   return { ...header, entries };
 }
 
