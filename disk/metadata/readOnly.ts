@@ -7,6 +7,8 @@ import { TableCache, type Table } from "./table.ts";
 const SECTOR = 512;
 /** Tables are read in pieces of this many bytes; they begin at multiples of it. */
 const PIECE = 4096;
+/** Larger blocks are not unpacked on other threads: who reads one in several pieces at once would have it unpacked for each. In bytes. */
+export const LARGEST_APART = 2 ** 21;
 
 /** An image of one file, of a format that is only read: what it says of mapping is left to its format. */
 export abstract class ReadOnlyImage implements Image {

@@ -1,7 +1,7 @@
 import { getU64 } from "../../bytes/struct.ts";
-import { inflateZlibChecked } from "../../codecs/zlib.ts";
+import { inflateZlibChecked, inflateZlibCheckedLater } from "../../codecs/zlib.ts";
 import type { Extent } from "../../image.ts";
-import { Pieces, ReadOnlyImage } from "../../metadata/readOnly.ts";
+import { LARGEST_APART, Pieces, ReadOnlyImage } from "../../metadata/readOnly.ts";
 import type { Storage } from "../../storage.ts";
 import type { Task } from "../../task.ts";
 import { LIMITS, OFFSETS_AT, type CloopHeader } from "./header.ts";
@@ -26,7 +26,7 @@ export class CloopImage extends ReadOnlyImage {
     if (end > this.storage.size) throw this.corrupt(`the file is truncated: block ${block} should end at ${end}, but the file has ${this.storage.size} bytes`, entry);
     return {
       kind: "packed", length: Math.min(length, blockSize - skip), storage: this.storage, offset: at, packedLength: end - at,
-      clusterSize: blockSize, skip, unpack: inflateZlibChecked,
+      clusterSize: blockSize, skip, unpack: inflateZlibChecked, unpackLater: blockSize > LARGEST_APART ? undefined : inflateZlibCheckedLater,
     };
   }
 

@@ -1,14 +1,16 @@
 import { bunzip2 } from "../../codecs/bzip2.ts";
-import { inflateZlibChecked } from "../../codecs/zlib.ts";
+import { inflateZlibChecked, inflateZlibCheckedLater } from "../../codecs/zlib.ts";
 import { DiskError } from "../../errors.ts";
 import type { Extent, PackedExtent } from "../../image.ts";
-import { ReadOnlyImage } from "../../metadata/readOnly.ts";
+import { LARGEST_APART, ReadOnlyImage } from "../../metadata/readOnly.ts";
 import type { Storage } from "../../storage.ts";
 import type { Task } from "../../task.ts";
 import { CHUNK, type Chunk } from "./chunks.ts";
 
 const SECTOR = 512;
-const UNPACK: Readonly<Record<number, PackedExtent["unpack"] | undefined>> = { [CHUNK.zlib]: inflateZlibChecked, [CHUNK.bzip2]: bunzip2 };
+const UNPACK: Readonly<Record<number, Pick<PackedExtent, "unpack" | "unpackLater"> | undefined>> = {
+  [CHUNK.zlib]: { unpack: inflateZlibChecked, unpackLater: inflateZlibCheckedLater }, [CHUNK.bzip2]: { unpack: bunzip2 },
+};
 const UNREAD: Readonly<Record<number, string | undefined>> = { [CHUNK.adc]: "ADC", [CHUNK.lzfse]: "LZFSE", [CHUNK.lzma]: "LZMA" };
 
 /** An open disk image of macOS: chunks of several kinds, all known since it was opened. */
@@ -51,12 +53,12 @@ export class DmgImage extends ReadOnlyImage {
   }
 
   #packed({ type, start, size, offset, length }: Chunk, skip: number, rest: number): Extent {
-    const unpack = UNPACK[type];
-    if (unpack === undefined) {
+    const method = UNPACK[type];
+    if (method === undefined) {
       throw new DiskError("unsupported", `the chunk at sector ${start / SECTOR} is compressed with ${UNREAD[type] ?? `an unknown method (0x${type.toString(16)})`}; zlib and bzip2 are read: convert the image with hdiutil convert -format UDZO`, { path: this.storage.name, offset, format: "dmg" });
     }
     this.#within(offset, length);
-    return { kind: "packed", length: rest, storage: this.storage, offset, packedLength: length, clusterSize: size, skip, unpack };
+    return { kind: "packed", length: rest, storage: this.storage, offset, packedLength: length, clusterSize: size, skip, unpack: method.unpack, unpackLater: size > LARGEST_APART ? undefined : method.unpackLater };
   }
 
   #within(offset: number, length: number): void {
