@@ -15,7 +15,7 @@ const img = (...args: string[]): string => runTool("qemu-img", args);
 const FORMATS: readonly (readonly [format: string, options: string])[] = [
   ["raw", ""], ["qcow2", ""], ["qcow2", "compat=0.10"], ["qcow2", "cluster_size=512"], ["qcow2", "extended_l2=on"], ["qcow2", "preallocation=metadata"], ["qcow", ""], ["qed", ""], ["qed", "cluster_size=8k,table_size=4"],
   ["vmdk", "subformat=monolithicSparse"], ["vmdk", "subformat=monolithicFlat"], ["vmdk", "subformat=twoGbMaxExtentSparse"], ["vmdk", "subformat=twoGbMaxExtentFlat"], ["vmdk", "subformat=streamOptimized"],
-  ["vdi", ""], ["vdi", "static=on"], ["vpc", "subformat=dynamic"], ["vpc", "subformat=fixed"], ["vpc", "subformat=dynamic,force_size=on"], ["parallels", ""],
+  ["vdi", ""], ["vdi", "static=on"], ["vpc", "subformat=dynamic"], ["vpc", "subformat=fixed"], ["vpc", "subformat=dynamic,force_size=on"], ["vhdx", "subformat=dynamic"], ["vhdx", "subformat=fixed"], ["vhdx", "block_size=1M"], ["parallels", ""],
 ];
 const CHAINED: readonly string[] = ["qcow2", "qcow", "qed", "vmdk"];
 
