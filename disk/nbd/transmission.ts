@@ -1,14 +1,15 @@
 import { DiskError } from "../errors.ts";
-import { all, failedAfter, type Pending } from "../storage.ts";
+import type { Pending } from "../storage.ts";
 import { flush, read, run, type Task, wait } from "../task.ts";
 import { errnoOf } from "./errno.ts";
-import type { Export, Extent, MetaContext } from "./export.ts";
+import type { Export, Extent } from "./export.ts";
+import { extents, fill, MOST_EXTENTS, pieces } from "./extents.ts";
 import type { Input } from "./input.ts";
 import { errorText, put16, put32, put64 } from "./message.ts";
 import type { Agreement } from "./negotiation.ts";
 import type { Outbox } from "./outbox.ts";
-import { CHUNK, Chunk, Command, CommandFlag, DATA_OFFSET, DONE, Errno, MAX_REQUEST, REQUEST, REQUEST_MAGIC, SIMPLE_REPLY, State } from "./protocol.ts";
-import { blockStatusReply, type Cookie, type Piece, piecesSize, type Place, putChunk, putPieces, putSimple } from "./replies.ts";
+import { CHUNK, Chunk, Command, CommandFlag, DATA_OFFSET, DONE, Errno, MAX_REQUEST, REQUEST, REQUEST_MAGIC, SIMPLE_REPLY } from "./protocol.ts";
+import { blockStatusReply, type Cookie, piecesSize, putChunk, putPieces, putSimple } from "./replies.ts";
 
 interface Request extends Cookie { readonly type: number; readonly flags: number; readonly offset: number; readonly length: number }
 /** A write whose data is arriving; `into` absent: it was refused, and its data goes nowhere. */
@@ -16,9 +17,6 @@ interface Incoming { readonly request: Request; readonly into: Uint8Array | unde
 
 /** From this length on a read looks for holes, which need not be sent. */
 const LOOK_FOR_HOLES = 32 << 10;
-/** Holes that are shorter are sent as zeros: a chunk costs, too. */
-const LEAST_HOLE = 4096;
-const MOST_EXTENTS = 4096;
 const CACHE_STEP = 1 << 20;
 /** A connection takes no further request while so much is under way. */
 const MOST_BYTES = 16 << 20, MOST_REQUESTS = 128;
@@ -69,7 +67,7 @@ export class Transmission {
     if (type === Command.write) return this.#expect(request, refused);
     if (refused !== undefined) this.#fail(request, refused);
     else this.#begin(request);
-    return 16;
+    return type === Command.blockStatus ? MOST_EXTENTS / 8 : 16;
   }
 
   #check(type: number, flags: number, offset: number, length: number): DiskError | undefined {
@@ -215,9 +213,9 @@ export class Transmission {
   }
 
   *#readSparse(cookie: Cookie, offset: number, length: number): Task {
-    const pieces = yield* this.#pieces(offset, length), size = piecesSize(pieces), buffer = this.out.pool.take(size);
+    const parts = yield* pieces(this.offer.contexts[0], offset, length), size = piecesSize(parts), buffer = this.out.pool.take(size);
     try {
-      yield* this.#fill(putPieces(buffer, cookie, pieces));
+      yield* fill(this.offer.storage, putPieces(buffer, cookie, parts));
     } catch (error) {
       this.out.pool.give(buffer);
       throw error;
@@ -225,48 +223,12 @@ export class Transmission {
     this.out.sendOwn(buffer, 0, size);
   }
 
-  *#fill(places: readonly Place[]): Task {
-    const started: Pending[] = [];
-    try {
-      for (const { offset, into } of places) started.push(this.offer.storage.read(offset, into));
-    } catch (error) {
-      yield wait(() => failedAfter(started, error));
-    }
-    yield wait(() => all(started));
-  }
-
-  /** The range as data and holes in turn. */
-  *#pieces(offset: number, length: number): Task<Piece[]> {
-    const pieces: { offset: number; length: number; hole: boolean }[] = [], end = offset + length;
-    for (let at = offset; at < end;) {
-      const { length, flags } = yield* this.offer.contexts[0].extent(at, end - at), step = Math.min(length, end - at);
-      const hole = (flags & State.zero) !== 0 && step >= LEAST_HOLE, last = pieces.at(-1);
-      if (last?.hole === hole) last.length += step;
-      else pieces.push({ offset: at, length: step, hole });
-      at += step;
-    }
-    return pieces;
-  }
-
   *#blockStatus({ high, low, offset, length, flags }: Request): Task {
     const most = (flags & CommandFlag.requestOne) === 0 ? MOST_EXTENTS : 1, found: Extent[][] = [];
-    for (const context of this.agreed.contexts) found.push(yield* this.#extents(context, offset, offset + length, most));
+    for (const context of this.agreed.contexts) found.push(yield* extents(context, offset, offset + length, most));
     const bytes = blockStatusReply({ high, low }, found), at = this.out.reserve(bytes.length);
     this.out.slab.set(bytes, at);
     this.out.commit(bytes.length);
-  }
-
-  /** At most `most` extents; neighbours that are the same are one. */
-  *#extents(context: MetaContext, start: number, end: number, most: number): Task<Extent[]> {
-    const extents: { length: number; flags: number }[] = [];
-    for (let at = start, looks = 0; at < end && looks < MOST_EXTENTS; looks++) {
-      const { length, flags } = yield* context.extent(at, end - at), last = extents.at(-1), step = Math.min(length, end - at);
-      if (last?.flags === flags) last.length += step;
-      else if (extents.length === most) break;
-      else extents.push({ length: step, flags });
-      at += step;
-    }
-    return extents;
   }
 
   /** Reads what will be asked for, so that a storage that keeps what it fetched has it. */

@@ -16,7 +16,9 @@ export async function buildCli(): Promise<string> {
   return join(outDir, "disk86.js");
 }
 
-const folders: string[] = [];
+const folders: string[] = [], children: ChildProcess[] = [];
+// A test that failed may have left its program running.
+afterAll(() => { for (const child of children) if (child.exitCode === null) child.kill("SIGKILL"); });
 afterAll(() => { for (const folder of folders) rmSync(folder, { recursive: true, force: true }); });
 
 export interface Started { readonly child: ChildProcess; readonly done: Promise<ToolResult>; readonly said: (text: string) => Promise<string> }
@@ -24,6 +26,7 @@ export interface Started { readonly child: ChildProcess; readonly done: Promise<
 /** Starts a program of ours; `said` waits for text on its standard output, and answers all there is by then. */
 export function startNode(script: string, args: readonly string[], cwd: string): Started {
   const child = spawn(process.execPath, [script, ...args], { cwd });
+  children.push(child);
   let stdout = "", stderr = "", waiting: (() => void)[] = [];
   const wake = (): void => { for (const one of waiting.splice(0)) one(); };
   child.stdout.on("data", (bytes: Buffer) => { stdout += bytes.toString(); wake(); });
