@@ -105,6 +105,12 @@ export interface Image {
   /** Refuses, with a `DiskError`, an image that is not the backing file this one was made on. Absent: nothing is recorded that tells. */
   checkBacking?(below: Image): void;
 
+  /**
+   * Records `below`, as it is now, as what the image stands on: for an owner who has changed that and knows that the
+   * image reads the same. Durable after `flush`. Absent: nothing is recorded that tells.
+   */
+  adopt?(below: Image): Task;
+
   /** Pure lookup in resident metadata; `undefined` when some of it has to be loaded first. `offset` < `size`. */
   map(offset: number, length: number): Extent | undefined;
   /**

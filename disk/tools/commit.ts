@@ -77,6 +77,9 @@ export function* commitDisk(overlay: Disk, base: Disk, empty: boolean, rate: Rat
     meter.update(offset, size);
   }
   yield wait(() => base.flush());
+  const [above] = overlay.chain, [below] = base.chain;
+  // An image that lies between cannot be written: it is useless from now on anyway.
+  if (overlay.chain.length === 1 && above.adopt !== undefined) yield* above.adopt(below);
   if (empty) yield* overlay.empty();
   meter.update(1, 1);
 }

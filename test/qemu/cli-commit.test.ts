@@ -131,6 +131,15 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("commit and rebase, as qemu
     expect(qemuImg("compare", "top.qcow2", "wanted.raw").stdout).toBe("Images are identical.\n");
   });
 
+  test("a VMDK fits its parent after a commit, too", async () => {
+    img("create", "-q", "-f", "vmdk", "parent.vmdk", "2M");
+    img("create", "-q", "-f", "vmdk", "-b", "parent.vmdk", "-F", "vmdk", "child.vmdk");
+    io("-c", "write -P 4 64k 100k", "child.vmdk");
+    expect(await disk86("commit", "child.vmdk")).toEqual({ status: 0, stdout: "Image committed.\n", stderr: "" });
+    expect(await disk86("compare", "child.vmdk", "parent.vmdk")).toMatchObject({ status: 0 });
+    expect(io("-r", "-c", "read -P 4 64k 100k", "-c", "read -P 0 1M 64k", "child.vmdk")).not.toContain("failed");
+  });
+
   test("header extensions that nobody knows stay", async () => {
     await changed("unnamed.qcow2", () => disk86("rebase", "-u", "-b", "another.qcow2", "-F", "qcow2", "unnamed.qcow2"));
     expect(readFileSync("unnamed.qcow2").subarray(0, 1024).includes(Buffer.from("12345678", "hex"))).toBe(true);

@@ -38,6 +38,12 @@ export class ContentId {
     if (pending instanceof Promise) return (this.#renewed = pending.catch((error: unknown) => { this.#renewed = false; throw error; }));
   }
 
+  /** Remembers another content ID of the parent. */
+  *adopt(parent: number): Task {
+    const { parentCidAt } = this.descriptor;
+    if (parentCidAt !== undefined) yield write(this.file, parentCidAt, Uint8Array.from(parent.toString(16).padStart(8, "0"), (digit) => digit.charCodeAt(0)));
+  }
+
   /** The new one has as many digits, so that nothing else moves. */
   *#renew(): Task {
     const { cidAt, cidDigits } = this.descriptor, value = newContentId(cidDigits, this.#value);

@@ -27,6 +27,8 @@ export interface Descriptor {
   readonly cidAt: number;
   readonly cidDigits: number;
   readonly parentCid: number;
+  /** Where its digits stand in the file, if there are eight. */
+  readonly parentCidAt: number | undefined;
   readonly parent: string | undefined;
   readonly extents: readonly ExtentLine[];
 }
@@ -81,7 +83,9 @@ export function parseDescriptor(bytes: Uint8Array, offset: number, file: Storage
   const cid = /^[ \t]*CID[ \t]*=[ \t]*"?([0-9a-f]{1,8})\b/dim.exec(text), createType = valueOf(text, "createType");
   if (cid === null || createType === undefined) throw new DiskError("invalid-format", `invalid VMDK image descriptor: it has no ${cid === null ? "CID" : "createType"}`, { path: file.name, offset, format: "vmdk" });
   const parentCid = Number.parseInt(valueOf(text, "parentCID") ?? "", 16), [digitsAt = 0] = cid.indices?.[1] ?? [], digits = cid[1] ?? "", parent = valueOf(text, "parentFileNameHint");
+  const eight = /^[ \t]*parentCID[ \t]*=[ \t]*"?([0-9a-f]{8})\b/dim.exec(text)?.indices?.[1]?.[0];
   return {
+    parentCidAt: eight === undefined ? undefined : offset + eight,
     createType, cid: Number.parseInt(digits, 16), cidAt: offset + digitsAt, cidDigits: digits.length,
     parentCid: Number.isNaN(parentCid) ? NO_CONTENT : parentCid, parent: parent === undefined ? undefined : decode(parent),
     extents: parseExtents(text, decode, file),

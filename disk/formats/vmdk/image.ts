@@ -62,6 +62,11 @@ export class VmdkImage implements Image {
     }
   }
 
+  *adopt(below: Image): Task {
+    const id = below instanceof VmdkImage ? below.parts.content?.value : undefined;
+    if (id !== undefined && this.parts.content !== undefined) yield* this.parts.content.adopt(id);
+  }
+
   map(offset: number, length: number): Extent | undefined {
     const extent = this.#at(offset), { start, length: size } = extent.part;
     return extent.map(offset - start, Math.min(length, start + size - offset));
