@@ -3,10 +3,10 @@ import type { Pending, Storage } from "../storage.ts";
 import { isSparse, type Place, placeOf, type Sparse, type SparseExtent } from "../storage/sparse.ts";
 import { Filter } from "./filter.ts";
 
-/** A window of fixed size into another storage: one partition, one extent. Nothing outside is ever read or changed. */
+/** A window into another storage: one partition, one extent. Nothing outside is ever read or changed. */
 export class SliceStorage extends Filter implements Sparse {
-  /** `length` bytes from `start`; they need not exist in `inner` yet, and then read as zero. */
-  constructor(inner: Storage, readonly start: number, readonly length: number) {
+  /** `length` bytes from `start`; they need not exist in `inner` yet, and then read as zero. `grows`: the window reaches to the end of `inner`, wherever that is. */
+  constructor(inner: Storage, readonly start: number, readonly length: number, readonly grows = false) {
     super(inner);
     if (!(Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 && length >= 0 && Number.isSafeInteger(start + length))) {
       throw new DiskError("invalid-argument", `there is no window of ${length} bytes at ${start}`, { path: inner.name });
@@ -14,7 +14,7 @@ export class SliceStorage extends Filter implements Sparse {
   }
 
   override get size(): number {
-    return this.length;
+    return this.grows ? Math.max(0, this.inner.size - this.start) : this.length;
   }
 
   override read(offset: number, into: Uint8Array): Pending {
@@ -38,11 +38,12 @@ export class SliceStorage extends Filter implements Sparse {
   }
 
   override truncate(size: number): Pending {
+    if (this.grows) return super.truncate(this.start + size);
     if (size !== this.length) throw new DiskError("unsupported", "a window into another file has a fixed size", { path: this.name, operation: "truncate" });
   }
 
   dataAt(offset: number): SparseExtent | undefined {
-    const rest = this.length - offset, at = this.start + offset;
+    const rest = this.size - offset, at = this.start + offset;
     if (at >= this.inner.size) return { data: false, length: rest };
     if (!isSparse(this.inner)) return { data: true, length: rest };
     const found = this.inner.dataAt(at);
@@ -59,6 +60,7 @@ export class SliceStorage extends Filter implements Sparse {
 
   /** How many of `length` bytes at `offset` lie inside. */
   #clip(offset: number, length: number): number {
+    if (this.grows) return length;
     return Math.max(0, Math.min(length, this.length - offset));
   }
 }

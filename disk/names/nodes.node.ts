@@ -139,7 +139,7 @@ function rawWindow(options: NodeOptions, file: Storage): { storage: Storage; win
   if (offset > file.size) throw invalid(`Offset (${offset}) cannot be greater than size of the containing file (${file.size})`);
   if (size !== undefined && offset + size > file.size) throw invalid(`The sum of offset (${offset}) and size (${size}) has to be smaller or equal to the actual size of the containing file (${file.size})`);
   if (size !== undefined && size % 512 !== 0) throw invalid("Specified size is not multiple of 512");
-  return { storage: offset === 0 && size === undefined ? file : new SliceStorage(file, offset, size ?? file.size - offset), window: told };
+  return { storage: offset === 0 && size === undefined ? file : new SliceStorage(file, offset, size ?? file.size - offset, size === undefined), window: told };
 }
 
 /** What the options say of the node `backing`. */

@@ -48,7 +48,7 @@ async function runDd(call: Call): Promise<number> {
         yield* later(() => target.close());
       }
     });
-    if (skip * block > source.size) call.output.error(`disk86: ${from}: cannot skip to specified offset\n`);
+    if (skip * block > source.size) call.output.error(`${call.output.name ?? "disk86"}: ${from}: cannot skip to specified offset\n`);
   } finally {
     await source.close();
   }

@@ -12,6 +12,8 @@ export interface OptionSpec {
 
 /** Where a verb writes, and what it knows of who reads it. Tests give their own. */
 export interface Output {
+  /** What the program calls itself; default `disk86`. */
+  readonly name?: string;
   out(text: string): void;
   error(text: string): void;
   /** Whether a person watches what goes to `error`. */

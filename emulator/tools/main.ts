@@ -8,6 +8,7 @@ const BOOT: VerbEntry = { name: "boot", qemu: "none", summary: "boot an image in
 const name = programName(process.argv[1] ?? "");
 
 const output: Output = {
+  name,
   out: (text) => { process.stdout.write(text); },
   error: (text) => { process.stderr.write(text); },
   watched: process.stderr.isTTY,

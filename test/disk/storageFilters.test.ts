@@ -120,6 +120,16 @@ describe("slice", () => {
     expect(slice.size).toBe(20);
   });
 
+  test("a window to the end grows with what it is a window into", () => {
+    const memory = numbers(), slice = new SliceStorage(memory, 90, 10, true), into = new Uint8Array(4);
+    void slice.write(9, new Uint8Array([7, 8, 9]));
+    expect([slice.size, memory.size]).toEqual([12, 102]);
+    void slice.read(8, into);
+    expect([...into]).toEqual([98, 7, 8, 9]);
+    void slice.truncate(5);
+    expect([slice.size, memory.size]).toEqual([5, 95]);
+  });
+
   test.each([[-1, 5], [0, -5], [0.5, 5], [2 ** 53 - 1, 2], [0, NaN]])("no window of %d, %d", (start, length) => {
     expect(() => new SliceStorage(numbers(), start, length)).toThrow(kind("invalid-argument"));
   });
