@@ -7,6 +7,7 @@ import { BACKING } from "./backingScenarios.ts";
 import { COW } from "./cowScenarios.ts";
 import { QCOW } from "./qcow1Scenarios.ts";
 import { QED } from "./qedScenarios.ts";
+import { NBD } from "./nbdScenarios.ts";
 import { PARALLELS } from "./parallelsScenarios.ts";
 import { EXTERNAL } from "./externalScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
@@ -20,7 +21,7 @@ import { VMDK } from "./vmdkScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios: readonly Scenario[] = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...NBD, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

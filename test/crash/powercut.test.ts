@@ -7,6 +7,7 @@ import { BACKING } from "./backingScenarios.ts";
 import { COW } from "./cowScenarios.ts";
 import { QCOW } from "./qcow1Scenarios.ts";
 import { QED } from "./qedScenarios.ts";
+import { NBD } from "./nbdScenarios.ts";
 import { PARALLELS } from "./parallelsScenarios.ts";
 import { EXTERNAL } from "./externalScenarios.ts";
 import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
@@ -49,7 +50,7 @@ function firstComplaint(scenario: Scenario): { complaint: string | undefined; st
 }
 
 describe("after a power cut at any step, losing any unflushed writes, the image is sound and holds what was flushed", () => {
-  const scenarios = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+  const scenarios = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...NBD, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
   test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))("%s", (_, scenario) => {
     const { complaint, states } = firstComplaint(scenario);
     expect(complaint).toBeUndefined();
