@@ -13,9 +13,9 @@ import { crashStates } from "./states.ts";
 const KIB = 1024, ROUNDS = process.env["LONG"] ? 25 : 4, TIMEOUT = 900_000;
 
 function anyOptions(random: Random): Qcow2CreateOptions {
-  const version = random.pick([2, 3, 3, 3] as const);
+  const version = random.pick([2, 3, 3, 3] as const), extendedL2 = version === 3 && random.chance(0.25);
   return {
-    size: random.pick([33, 70, 130]) * KIB + random.pick([0, 512]), clusterSize: random.pick([512, 512, 1024, 4096]), version,
+    size: random.pick([33, 70, 130]) * KIB + random.pick([0, 512]), clusterSize: extendedL2 ? 16 * KIB : random.pick([512, 512, 1024, 4096]), version, extendedL2,
     ...(version === 3 ? { refcountBits: random.pick([1, 8, 16, 64]) } : {}), backingFile: "base", backingFormat: "raw",
   };
 }

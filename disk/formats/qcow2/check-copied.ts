@@ -52,7 +52,7 @@ class Flags {
       if (host === 0) continue;
       const cluster = Math.floor(host / this.state.clusterSize);
       if (this.state.marks.has(cluster, MARK.one) === isCopied(high)) continue;
-      if (this.#wrong(view, i, at, cluster, () => `OFLAG_COPIED L2 cluster: l1_index=${first + i / ENTRY_SIZE} l1_entry=${entryText(high, low)}`, 1, true)) mended = true;
+      if (this.#wrong(view, i, at, cluster, () => `OFLAG_COPIED L2 cluster: l1_index=${first + i / ENTRY_SIZE} l1_entry=${entryText(high, low)}`, 1, true, false)) mended = true;
     }
     return mended;
   }
@@ -70,22 +70,22 @@ class Flags {
       if (cluster <= clusters && cluster >>> PAGE_BITS !== pageIndex) page = marks.page(pageIndex = cluster >>> PAGE_BITS);
       const one = externalData || (cluster <= clusters && ((page?.[cluster & (PAGE - 1)] ?? 0) & MARK.one) !== 0);
       if (one === copied) continue;
-      if (this.#wrong(view, i, at, cluster, () => `OFLAG_COPIED data cluster: l2_entry=${entryText(high, low)}`, active, writable)) mended = true;
+      if (this.#wrong(view, i, at, cluster, () => `OFLAG_COPIED data cluster: l2_entry=${entryText(high, low)}`, active, writable, externalData)) mended = true;
     }
     return mended;
   }
 
-  #wrong(view: DataView, i: number, at: number, cluster: number, what: () => string, times: number, writable: boolean): boolean {
-    if (!this.state.externalData && this.refcounts.isUnknown(cluster)) return false;
+  /** `external`: the entry points into the data file, where nothing is counted. */
+  #wrong(view: DataView, i: number, at: number, cluster: number, what: () => string, times: number, writable: boolean, external: boolean): boolean {
+    if (!external && this.refcounts.isUnknown(cluster)) return false;
     const mended = this.mending && writable;
-    this.state.report.mendable(at + i, mended, () => `${what()} refcount=${this.#refcount(cluster)}`, mended ? 1 : times);
+    this.state.report.mendable(at + i, mended, () => `${what()} refcount=${external ? 1 : this.#refcount(cluster)}`, mended ? 1 : times);
     if (mended) view.setUint32(i, (view.getUint32(i) ^ COPIED) >>> 0);
     return mended;
   }
 
   #refcount(cluster: number): number {
-    const { externalData, differing, clusters, references } = this.state;
-    if (externalData) return 1;
+    const { differing, clusters, references } = this.state;
     return differing.get(cluster) ?? (cluster < clusters ? Math.min(references.get(cluster), this.refcounts.width.max) : 0);
   }
 }

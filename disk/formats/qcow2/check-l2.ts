@@ -172,14 +172,14 @@ class Scan {
   }
 
   #looksRight(view: DataView): boolean {
-    const { clusterSize, clusterBits, entrySize, file } = this.state;
+    const { clusterSize, clusterBits, entrySize, file, externalData } = this.state;
     let balance = 0;
     for (let i = 0; i < clusterSize; i += entrySize) {
       const high = view.getUint32(i), low = view.getUint32(i + 4);
       if (high === 0 && low === 0) continue;
       const packed = isCompressed(high), host = packed ? packedPlace(high, low, clusterBits).host : hostOffset(high, low);
       const clean = packed ? !isCopied(high) : (high & RESERVED_HIGH) === 0 && (low & RESERVED_LOW) === 0 && host % clusterSize === 0;
-      balance += clean && host < file.size ? 1 : -1;
+      balance += clean && (externalData || host < file.size) ? 1 : -1;
     }
     return balance >= 0;
   }

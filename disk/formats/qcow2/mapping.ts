@@ -135,11 +135,11 @@ export class Mapping {
   /** The entry of the guest cluster that `guest` is in, of its resident table. Throws `corrupt` for one that cannot be. */
   entry(table: Table, guest: number): Entry {
     const { index } = this.place(guest), entry = this.layout.decode(table, index), { host, present, zeros } = entry;
-    const wrong = (what: string): DiskError => corrupt(this.file, `the L2 entry of guest cluster ${Math.floor(guest / this.clusterSize)} ${what}; run check`, table.at + index * this.layout.entrySize);
-    if (host !== undefined && host % this.clusterSize !== 0) throw wrong(`points at ${hex(host)}, which is no cluster`);
+    const wrong = (what: string): DiskError => corrupt(this.file, `the L2 entry of guest cluster ${Math.floor(guest / this.clusterSize)} ${what}`, table.at + index * this.layout.entrySize);
+    if (host !== undefined && host % this.clusterSize !== 0) throw wrong(`points at ${hex(host)}, which is no cluster; run check -r all`);
     if (this.layout.external && host !== undefined && host !== guest - (guest % this.clusterSize)) throw wrong(`points at ${hex(host)} of the data file, which is not its own place`);
-    if ((present & zeros) !== 0) throw wrong("has subclusters that are data and zeros at once");
-    if (host === undefined && present !== 0) throw wrong("has subclusters with data, but no cluster");
+    if ((present & zeros) !== 0) throw wrong("has subclusters that are data and zeros at once; run check");
+    if (host === undefined && present !== 0) throw wrong("has subclusters with data, but no cluster; run check");
     return entry;
   }
 
