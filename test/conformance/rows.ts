@@ -9,6 +9,7 @@ import { qcow2Creation } from "../../disk/formats/qcow2/creation.ts";
 import { createQed, type QedCreateOptions } from "../../disk/formats/qed/create.ts";
 import { createVmdk, type VmdkCreateOptions } from "../../disk/formats/vmdk/create.ts";
 import { createVdi, type VdiCreateOptions } from "../../disk/formats/vdi/create.ts";
+import { createVhdx, type VhdxCreateOptions } from "../../disk/formats/vhdx/create.ts";
 import { createVpc, type VpcCreateOptions } from "../../disk/formats/vpc/create.ts";
 import type { Gate } from "../../disk/gate.ts";
 import { open } from "../../disk/open.ts";
@@ -83,6 +84,10 @@ function parallels(name: string, options: Partial<ParallelsCreateOptions>): Row 
 
 function vpc(name: string, options: Partial<VpcCreateOptions>): Row {
   return { name: `vpc ${name}`, format: "vpc", backs: false, resizes: false, judged: true, create: (storage, size) => run(createVpc(storage, { forceSize: true, ...options, size })) };
+}
+
+function vhdx(name: string, options: Partial<VhdxCreateOptions>): Row {
+  return { name: `vhdx ${name}`, format: "vhdx", backs: false, resizes: false, judged: true, create: (storage, size) => run(createVhdx(storage, { ...options, size })) };
 }
 
 /** Nothing makes these but the specification. */
@@ -162,6 +167,9 @@ export const ROWS: readonly Row[] = [
   vpc("dynamic, 4 KiB blocks", { blockSize: 4096 }),
   vpc("fixed", { fixed: true }),
   DIFFERENCING,
+  vhdx("defaults", {}),
+  vhdx("1 MiB blocks, not present", { blockSize: 2 ** 20, stateZero: false }),
+  vhdx("fixed, 2 MiB blocks", { blockSize: 2 ** 21, fixed: true }),
   vmdk("monolithicSparse", {}),
   vmdk("monolithicSparse, zeroed_grain", { zeroedGrain: true }),
   vmdk("streamOptimized", { subformat: "streamOptimized" }),

@@ -77,6 +77,8 @@ function harvest(): string[] {
 /** Where a small qcow2 image has its data, in which pieces, with how many MiB on the device; and its data file, which QEMU rounds up to clusters. */
 function spaceOf(name: string, format: string, whole: boolean): string {
   const mib = (file: string): number => Math.floor((statSync(file).blocks * 512) / 2 ** 20);
+  // QEMU writes all of the BAT's region, zeros too.
+  if (format === "vhdx") return "";
   if (format !== "qcow2") return `takes ${mib(name)} MiB`;
   const pieces = whole && statSync(name).size < 2 ** 30 ? (JSON.parse(runTool("qemu-img", ["map", "--output=json", "-f", format, name])) as object[]).map((piece) => ({ ...piece, offset: 0 })) : [];
   const data = existsSync("d.raw") ? `; its data file has ${Math.ceil(statSync("d.raw").size / 65536)} clusters and takes ${mib("d.raw")} MiB` : "";

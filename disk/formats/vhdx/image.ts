@@ -29,11 +29,6 @@ export class VhdxImage extends BlockImage {
     this.#end = writing?.end ?? 0;
   }
 
-  /** Where a block has space, holes of the file are not told. */
-  layout(offset: number, length: number): Extent | undefined {
-    return this.map(offset, length);
-  }
-
   protected override take(count: number): { offset: number; count: number } {
     const offset = this.#end, end = offset + count * this.blockSize;
     if (end >= FARTHEST) throw new DiskError("no-space", "the image file is as large as it can be", { path: this.storage.name, format: "vhdx" });
