@@ -11,7 +11,7 @@ import { run } from "../../disk/task.ts";
 import { Random } from "../support/generator.ts";
 import { MemoryFiles } from "../support/memory-files.ts";
 import { withSeed } from "../support/random.ts";
-import { buildCowd, buildHosted, buildStream, descriptorText } from "../support/vmdk-build.ts";
+import { buildCowd, buildHosted, buildSeSparse, buildStream, descriptorText, type Grain } from "../support/vmdk-build.ts";
 import { contentIdOf, inStep } from "../support/vmdk-inspect.ts";
 
 const SECTOR = 512, GRAIN = 8 * SECTOR, MIB = 2 ** 20;
@@ -247,6 +247,34 @@ describe("a COWD alone", () => {
     const bytes = buildCowd({ sectors: 9000, grain: 1 });
     new DataView(bytes.buffer).setUint32(24, 1, true);
     expect(() => openNow(new MemoryStorage(bytes))).toThrow(/has 1 entries; a disk of this size needs 3/);
+  });
+});
+
+describe("a seSparse extent", () => {
+  const bytes = (): Uint8Array<ArrayBuffer> => buildSeSparse({ sectors: 70_000, grain: 8, grains: new Map<number, Grain>([[0, full(1)], [1, full(2)], [3, "zero"], [5000, full(3)]]) });
+  const of = (damage: (view: DataView) => void): Disk => {
+    const extent = bytes();
+    damage(new DataView(extent.buffer));
+    const { file, files } = described(['RW 70000 SESPARSE "se"'], { se: extent }, "seSparse");
+    return openNow(file, { gate: files, readOnly: true });
+  };
+
+  test.each([
+    ["magic", u32(0, 1), /magic is missing/], ["version", u32(8, 2), /not known/], ["flags", u32(40, 1), /not known/], ["second header", u32(SECTOR, 1), /second header/], ["journal", u32(SECTOR + 24, 1), /not closed in order/],
+    ["too small", u32(16, 60_000), /should have/], ["too large", u64(16, 2n ** 40n), /more than 64 TiB/], ["directory behind the end", u32(128, 2 ** 30), /truncated/], ["second header behind the end", u32(80, 2 ** 30), /truncated/],
+  ] as const)("with another %s is refused", (_, damage, message) => {
+    expect(() => of(damage)).toThrow(message);
+  });
+
+  test("an entry that cannot be right is told of, and others are read", async () => {
+    const table = 3 * SECTOR, disk = of((view) => { u32(table + 12, 0x5000_0000)(view); u32(table + 8 * 4, 7)(view); });
+    expect(firstBytes(disk, 0, 2 * GRAIN, 3 * GRAIN, 5000 * GRAIN)).toEqual([1, 0, 0, 3]);
+    for (const grain of [1, 4]) expect(() => firstBytes(disk, grain * GRAIN)).toThrow(/where none can be/);
+    expect(() => firstBytes(of(u32(2 * SECTOR, 9000)), 0)).toThrow(/no table can be/);
+    const { file, files } = described(['RW 70000 SESPARSE "se"'], { se: bytes() }, "seSparse");
+    expect(await run(checkVmdk(file, { gate: files }))).toMatchObject({ corruptions: 0 });
+    u32(table + 12, 0x5000_0000)(new DataView(files.all.get("se")?.bytes.buffer ?? new ArrayBuffer(0)));
+    expect(await run(checkVmdk(file, { gate: files }))).toMatchObject({ corruptions: 1, findings: [{ message: "ERROR: could not get cluster_offset for sector 8" }] });
   });
 });
 

@@ -6,7 +6,7 @@ import { QemuImage, scribbled } from "../support/qemu-image.ts";
 import { type Random, seeded } from "../support/random.ts";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, runTool, tryTool } from "../support/tools.ts";
-import { type Build, buildCowd, buildHosted, buildStream, descriptorText, type Grain } from "../support/vmdk-build.ts";
+import { type Build, buildCowd, buildHosted, buildSeSparse, buildStream, descriptorText, type Grain } from "../support/vmdk-build.ts";
 import { brokenVmdk, inStep } from "../support/vmdk-inspect.ts";
 
 const KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB, SECTOR = 512;
@@ -103,6 +103,20 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("VMDKs that QEMU and we rea
       expectBytes(await image.bytes(), made.bytes, "what we read");
       expectBytes(image.contents(), made.bytes, "what QEMU reads");
     });
+  });
+
+  seeded("SESPARSE: a snapshot of ESXi's, on its parent", async (random) => {
+    const base = contents(random, 8, false), made = contents(random, 8, true), wanted = base.bytes.slice();
+    writeFileSync("se-flat.vmdk", base.bytes);
+    writeFileSync("se.vmdk", descriptorText("vmfs", [`RW ${base.sectors} VMFS "se-flat.vmdk"`], { cid: "0a0b0c0d" }));
+    writeFileSync("se-sesparse.vmdk", buildSeSparse(made));
+    writeFileSync("se-1.vmdk", descriptorText("seSparse", [`RW ${made.sectors} SESPARSE "se-sesparse.vmdk"`], { parentCid: "0a0b0c0d", more: 'parentFileNameHint="se.vmdk"' }));
+    for (const [index, data] of made.grains) wanted.set(data === "zero" ? new Uint8Array(8 * SECTOR) : data, index * 8 * SECTOR);
+    const image = newImage("se-1.vmdk");
+    expectBytes(await image.bytes({ tableCache: 1 }), wanted, "what we read");
+    expectBytes(image.contents(), wanted, "what QEMU reads");
+    await expect(image.open()).rejects.toThrow(/of type SESPARSE can only be read/);
+    for (const report of [["info"], ["info", "--output=json"], ["map", "--output=json"], ["check"]]) expect(await disk86(...report, "se-1.vmdk")).toEqual(qemuImg(...report, "se-1.vmdk"));
   });
 
   seeded("VMFSSPARSE: a COWD behind a descriptor, and a parent below; QEMU reads what we wrote", async (random) => {

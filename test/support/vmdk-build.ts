@@ -181,3 +181,28 @@ export function buildCowd({ sectors, grain, grains = new Map() }: Build, parent 
   else file.put(32, Buffer.from(parent));
   return new Uint8Array(file.bytes);
 }
+
+/** As QEMU's block/vmdk.c reads seSparse extents: grains of 8 sectors, tables of 4096 entries. */
+export function buildSeSparse({ sectors, grains = new Map() }: Build): Uint8Array<ArrayBuffer> {
+  const file = new Writer(), perTable = 4096, count = Math.ceil(sectors / 8 / perTable), used = [...new Set([...grains.keys()].map((index) => Math.floor(index / perTable)))];
+  const directory = 2, tables = directory + Math.ceil((count * 8) / SECTOR), first = tables + used.length * 64;
+  const fields: (bigint | number)[] = [0xcafebabe, 0x200000001n, sectors, 8, 64, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, directory, tables - directory, tables, used.length * 64, 0, 0, 0, 0, first, 0];
+  for (const [i, field] of fields.entries()) file.u64(i * 8, field);
+  file.u64(SECTOR, 0xcafecafe);
+  file.pad(first);
+  for (const [i, number] of used.entries()) file.u64(directory * SECTOR + number * 8, 0x1000000000000000n + BigInt(i));
+  let number = 0;
+  for (const [index, contents] of grains) {
+    const at = (tables + used.indexOf(Math.floor(index / perTable)) * 64) * SECTOR + (index % perTable) * 8;
+    if (contents === "zero") {
+      file.u64(at, index % 2 === 0 ? 0x2000000000000000n : 0x1000000000000000n);
+      continue;
+    }
+    file.u64(at, 0x3000000000000000n + (BigInt(number % 4096) << 48n) + BigInt(Math.floor(number / 4096)));
+    file.put((first + number * 8) * SECTOR, contents);
+    file.pad(first + number * 8 + 8);
+    // Some of many grains have numbers of more than twelve bits: they are kept in two parts.
+    number += number === 10 ? 4096 : 1;
+  }
+  return new Uint8Array(file.bytes);
+}

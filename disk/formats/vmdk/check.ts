@@ -8,6 +8,7 @@ import { Directory } from "./directory.ts";
 import { ZERO } from "./entries.ts";
 import { ENTRY_SIZE, SECTOR, type SparseHeader, unsupported } from "./header.ts";
 import { closeFiles, filesOf, openParts, type Part } from "./parts.ts";
+import { SeSparseGrains, type SeSparseHeader } from "./seSparse.ts";
 
 const MIB = 2 ** 20;
 
@@ -19,7 +20,10 @@ export function* checkVmdk(file: Storage, options: CheckOptions = {}): Task<Chec
   if (options.repair !== undefined) throw unsupported(file, "VMDK images cannot be repaired: copy what can be read with convert", "check");
   const parts = yield* openParts(file, yield* identify(file), options.gate ?? NO_GATE, true), walk = new Walk(file, parts, options);
   try {
-    for (const part of parts) if (part.header !== undefined) yield* walk.sparse(part, part.header);
+    for (const part of parts) {
+      if (part.header !== undefined) yield* walk.sparse(part, part.header);
+      if (part.seSparse !== undefined) yield* walk.seSparse(part, part.seSparse);
+    }
   } finally {
     yield* closeFiles(filesOf(file, parts));
   }
@@ -49,6 +53,21 @@ class Walk {
         if (sector === 0 || (sector === ZERO && header.zeroGrain) || grain >= start + part.length) continue;
         if (sector * SECTOR >= storage.size) this.#found(at + i * ENTRY_SIZE, `ERROR: cluster offset for sector ${grain / SECTOR} points after EOF`);
       }
+    }
+  }
+
+  *seSparse({ storage, start, length }: Part, header: SeSparseHeader): Task {
+    const grains = yield* SeSparseGrains.open(storage, header, 1);
+    for (let offset = 0; offset < length;) {
+      try {
+        yield* grains.load(offset);
+        offset += grains.map(offset, length - offset)?.length ?? 0;
+      } catch (error) {
+        if (!(error instanceof DiskError) || error.kind !== "corrupt") throw error;
+        this.#found(error.context.offset ?? 0, `ERROR: could not get cluster_offset for sector ${(start + offset) / SECTOR}`);
+        offset += header.grainSize;
+      }
+      this.#charge(0);
     }
   }
 

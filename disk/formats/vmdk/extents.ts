@@ -4,6 +4,7 @@ import { flush, type Task } from "../../task.ts";
 import { Grains } from "./grains.ts";
 import { corrupt, LIMITS, SECTOR, unsupported } from "./header.ts";
 import type { Part } from "./parts.ts";
+import { SeSparseGrains } from "./seSparse.ts";
 
 /** All grain directories of an image together, in bytes: enough for 512 TiB in grains of 64 KiB. */
 const MAX_DIRECTORIES = 2 ** 26;
@@ -19,13 +20,14 @@ export interface VmdkExtent {
 }
 
 export function* openExtents(file: Storage, parts: readonly Part[], writable: boolean, tableCache: number): Task<VmdkExtent[]> {
-  const entries = parts.reduce((sum, { header }) => sum + (header?.entries ?? 0), 0), sparse = parts.filter(({ header }) => header !== undefined).length;
+  const entries = parts.reduce((sum, { header, seSparse }) => sum + (header?.entries ?? 2 * (seSparse?.entries ?? 0)), 0), sparse = parts.filter(({ header, seSparse }) => header !== undefined || seSparse !== undefined).length;
   if (entries * 4 > MAX_DIRECTORIES) throw unsupported(file, `grain directories of ${entries} entries; disk86's bound is ${MAX_DIRECTORIES / 4}`);
   if (writable) refuseWriting(file, parts);
   const extents: VmdkExtent[] = [];
   for (const part of parts) {
     const { storage, header, length } = part;
-    if (header === undefined) extents.push(part.offset === undefined ? new ZeroExtent(part) : new FlatExtent(part, writable));
+    if (part.seSparse !== undefined) extents.push(new SeSparseExtent(part, yield* SeSparseGrains.open(storage, part.seSparse, tableCache / sparse)));
+    else if (header === undefined) extents.push(part.offset === undefined ? new ZeroExtent(part) : new FlatExtent(part, writable));
     else extents.push(new SparseExtent(part, yield* Grains.open(storage, header, length, writable, tableCache / sparse)));
   }
   return extents;
@@ -38,7 +40,7 @@ function refuseWriting(file: Storage, parts: readonly Part[]): void {
   if (grainSize > LIMITS.wholeGrain) throw unsupported(file, `grains of ${grainSize} bytes can only be read; disk86's bound for writing is ${LIMITS.wholeGrain}`);
   if (new Set(parts.map(({ header }) => header?.compressed === true)).size > 1) throw unsupported(file, "extents of which only some are compressed can only be read: convert the image");
   for (const { storage, header, start, length, offset, fixed, type } of parts) {
-    if (fixed) throw unsupported(file, `an extent ${type === "ZERO" ? "of type ZERO" : "that is not RW"} can only be read: put an overlay on the image, or convert it`);
+    if (fixed) throw unsupported(file, `an extent ${type === "ZERO" || type === "SESPARSE" ? `of type ${type}` : "that is not RW"} can only be read: put an overlay on the image, or convert it`);
     if (offset !== undefined && offset + length > storage.size) throw corrupt(storage, `the file is truncated: it has ${storage.size} of ${offset + length} bytes; the image can only be read`);
     if (header === undefined) continue;
     if (start % grainSize !== 0) throw unsupported(file, "an extent that does not begin where a grain does can only be read: convert the image");
@@ -76,6 +78,22 @@ class ZeroExtent implements VmdkExtent {
   }
 
   *load(): Task {}
+
+  *flush(): Task {}
+}
+
+class SeSparseExtent implements VmdkExtent {
+  readonly grains = undefined;
+
+  constructor(readonly part: Part, readonly seSparse: SeSparseGrains) {}
+
+  map(offset: number, length: number): Extent | undefined {
+    return this.seSparse.map(offset, length);
+  }
+
+  load(offset: number): Task {
+    return this.seSparse.load(offset);
+  }
 
   *flush(): Task {}
 }

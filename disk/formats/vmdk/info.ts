@@ -17,10 +17,12 @@ export function* vmdkInfo(file: Storage, gate?: Gate): Task<FormatInfo> {
   };
 }
 
+const grainOf = ({ header, seSparse }: Part): number | undefined => (header ?? seSparse)?.grainSize;
+
 /** As QEMU: only where all extents are of one kind. */
 function grainSizeOf(parts: readonly Part[]): number | undefined {
-  const kinds = new Set(parts.map(({ header }) => (header === undefined ? "flat" : `${header.grainSize} ${header.compressed}`)));
-  return kinds.size === 1 ? parts[0]?.header?.grainSize : undefined;
+  const kinds = new Set(parts.map((part) => `${grainOf(part) ?? "flat"} ${part.header?.compressed === true}`)), [first] = parts;
+  return kinds.size === 1 && first !== undefined ? grainOf(first) : undefined;
 }
 
 /** As QEMU: what an image in one file is, its header tells. */
@@ -34,9 +36,10 @@ function contentIds({ descriptor }: Identity): InfoObject {
   return descriptor === undefined ? {} : { cid: descriptor.cid, "parent-cid": descriptor.parentCid };
 }
 
-function describePart({ type, storage, length, header }: Part): InfoObject {
+function describePart(part: Part): InfoObject {
+  const { type, storage, length, header } = part, grainSize = grainOf(part);
   return {
     filename: storage.name, format: type, "virtual-size": length,
-    ...(header === undefined ? {} : { "cluster-size": header.grainSize }), ...(header?.compressed === true ? { compressed: true } : {}),
+    ...(grainSize === undefined ? {} : { "cluster-size": grainSize }), ...(header?.compressed === true ? { compressed: true } : {}),
   };
 }

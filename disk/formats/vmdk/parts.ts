@@ -4,6 +4,7 @@ import type { BackingReference } from "../../image.ts";
 import type { Storage } from "../../storage.ts";
 import { call, close, type Task } from "../../task.ts";
 import type { ExtentLine, Identity } from "./descriptor.ts";
+import { readSeSparseHeader, type SeSparseHeader } from "./seSparse.ts";
 import { corrupt, readSparseHeader, type SparseHeader, unsupported } from "./header.ts";
 
 /** QEMU has no bound; each is an open file. */
@@ -21,6 +22,8 @@ export interface Part {
   /** Where the guest's bytes begin in the file; `undefined`: it has none, and reads as zeros. */
   readonly offset: number | undefined;
   readonly header: SparseHeader | undefined;
+  /** Of a seSparse extent, which can only be read. */
+  readonly seSparse?: SeSparseHeader;
   /** The descriptor lets nobody write. */
   readonly fixed: boolean;
 }
@@ -57,7 +60,8 @@ function* openPart(file: Storage, line: ExtentLine, start: number, opened: Map<s
   if (storage.name === file.name) throw corrupt(file, `the descriptor is to be an extent, too: ${line.text}`);
   if (flat) return { ...part, storage, offset: line.offset ?? 0 };
   try {
-    return { ...part, storage, header: yield* sparseHeader(storage, line) };
+    if (line.type === "SESPARSE") return { ...part, storage, fixed: true, seSparse: largeEnough(storage, line, yield* readSeSparseHeader(storage)) };
+    return { ...part, storage, header: largeEnough(storage, line, yield* readSparseHeader(storage)) };
   } catch (error) {
     throw DiskError.within(error, { path: storage.name });
   }
@@ -65,15 +69,14 @@ function* openPart(file: Storage, line: ExtentLine, start: number, opened: Map<s
 
 /** Whether the extent's file is the guest's bytes as they are; otherwise it is sparse. */
 function isFlat({ type, file: name, offset, text }: ExtentLine, file: Storage): boolean {
-  const sparse = type === "SPARSE" || type === "VMFSSPARSE", flat = type === "FLAT" || type === "VMFS";
+  const sparse = type === "SPARSE" || type === "VMFSSPARSE" || type === "SESPARSE", flat = type === "FLAT" || type === "VMFS";
   if (!sparse && !flat) throw unsupported(file, `an extent of type ${type}: ${text}`);
   // QEMU's rule: FLAT says where in its file it begins, the others do not.
   if (name === undefined || (type === "FLAT") !== (offset !== undefined)) throw corrupt(file, `Invalid extent line: ${text}`);
   return flat;
 }
 
-function* sparseHeader(storage: Storage, line: ExtentLine): Task<SparseHeader> {
-  const header = yield* readSparseHeader(storage);
+function largeEnough<H extends { readonly capacity: number }>(storage: Storage, line: ExtentLine, header: H): H {
   if (header.capacity < line.size) throw corrupt(storage, `the extent has ${header.capacity} bytes, and should have ${line.size}`);
   return header;
 }
