@@ -89,7 +89,8 @@ function use(random: Random, file: Fenced): void {
       const offset = random.pick([0, random.int(64 * KIB), disk.size - 2000, random.int(Math.max(1, disk.size))]), length = 1 + random.int(6000);
       attempt(random.pick([
         () => disk.read(Math.max(0, offset), new Uint8Array(length)), () => disk.write(offset, new Uint8Array(length).fill(7)),
-        () => disk.zero(offset, length, random.chance(0.5)), () => disk.discard(offset, length), () => disk.flush(),
+        () => disk.zero(offset, length, random.chance(0.5)),
+        () => disk.writePacked(random.int(16) * disk.packSize, random.text(disk.packSize)), () => disk.discard(offset, length), () => disk.flush(),
       ]));
     }
     if (random.chance(0.3)) attempt(() => disk.truncate(random.pick([512, 200 * KIB, 32 * KIB])));
