@@ -117,9 +117,9 @@ function vmdkOf(contents: Uint8Array): Uint8Array {
   return file.bytes.slice();
 }
 
-/** Extents that only VMware makes: sparse, flat, sparse, with small grains, and grain tables made when they are needed. */
+/** Extents that only VMware makes: sparse, flat, sparse, with small grains, grain tables made when they are needed, and the first one's last table half used. */
 function createSplit(storage: Storage, size: number, files: MemoryFiles): void {
-  const names = ["split-0.vmdk", "split-1.vmdk", "split-2.vmdk"], sectors = [1024, 512, size / 512 - 1536];
+  const names = ["split-0.vmdk", "split-1.vmdk", "split-2.vmdk"], sectors = [1040, 512, size / 512 - 1552];
   const lines = sectors.map((count, i) => {
     const extent = i === 1 ? new Uint8Array(count * 512) : buildHosted({ sectors: count, grain: 8, perTable: 32, sparseTables: true });
     void files.create(names[i] ?? "").write(0, extent);

@@ -8,6 +8,7 @@ import { Protected, type SectorRange } from "./protected.ts";
 
 /** A directory of this size reaches 2 TiB, as far as entries can point, with grains of a sector. */
 const MAX_BYTES = 2 ** 25;
+
 /** The grain directory, and the second one that hosted extents have: where the grain tables stand. */
 export class Directory {
   /** Of a grain table in the file, in bytes: whole sectors. */

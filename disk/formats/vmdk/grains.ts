@@ -25,7 +25,8 @@ export class Grains {
   private constructor(readonly file: Storage, readonly header: SparseHeader, readonly length: number, readonly directory: Directory, readonly writable: boolean, tableCache: number) {
     this.#tables = new TableCache(file, header.perTable * ENTRY_SIZE, tableCache);
     this.#metadata = writable ? directory.metadata() : undefined;
-    this.#end = file.size;
+    // A grain that is cut off at the end of the file has what is missing of it nevertheless.
+    this.#end = header.compressed || file.size % header.grainSize === 0 ? file.size : file.size + header.grainSize;
   }
 
   /** `length`: how much of the extent is the guest's, in bytes. */
@@ -107,7 +108,7 @@ export class Grains {
   /** How many grains from `offset` on have no space, at least one and at most `length` bytes of them; as far as one table tells. */
   *vacant(offset: number, length: number): Task<number> {
     const { grainSize, perTable } = this.header, index = (offset / grainSize) % perTable, table = yield* this.#change(this.#tableOf(offset));
-    const most = Math.min(length / grainSize, perTable - index);
+    const most = Math.min(length, this.room(offset)) / grainSize;
     let count = 1;
     while (count < most && !this.#isData(entry(table, index + count))) count++;
     return count;
@@ -120,10 +121,10 @@ export class Grains {
     table.touch(index * ENTRY_SIZE, (index + sectors.length) * ENTRY_SIZE);
   }
 
-  /** Guest bytes from `offset` to where the next grain table takes over. */
+  /** Guest bytes from `offset` to where the next grain table or the next extent takes over, in whole grains. */
   room(offset: number): number {
-    const span = this.header.perTable * this.header.grainSize;
-    return span - (offset % span);
+    const { perTable, grainSize } = this.header, span = perTable * grainSize;
+    return Math.min(span - (offset % span), Math.ceil((this.length - offset) / grainSize) * grainSize);
   }
 
   /** Takes bytes at the end of the file. */

@@ -139,8 +139,7 @@ export class VmdkImage implements Image {
     const { grains, offset } = this.#grainsAt(guest);
     if (grains.full) yield* this.#flush();
     if (grains.header.compressed) {
-      length = Math.min(length, grains.room(offset), Math.ceil((grains.length - offset) / this.blockSize) * this.blockSize);
-      return { guest, length, storage: new Packer(grains, guest), offset: 0, fresh: true };
+      return { guest, length: Math.min(length, grains.room(offset)), storage: new Packer(grains, guest), offset: 0, fresh: true };
     }
     const count = yield* grains.vacant(offset, length);
     return { guest, length: count * this.blockSize, storage: grains.file, offset: grains.take(count * this.blockSize, this.blockSize), fresh: true };
