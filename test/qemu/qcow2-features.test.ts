@@ -1,9 +1,12 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { DiskError } from "../../disk/errors.ts";
 import { formatExtensions, formatFeatureNames, type Extension } from "../../disk/formats/qcow2/extensions.ts";
 import { expectBytes } from "../support/bytes.ts";
+import { FileStorage } from "../../disk/storage/file.node.ts";
+import { run } from "../../disk/task.ts";
+import { disk86 } from "../support/cli.ts";
 import { QemuImage, scribbled } from "../support/qemu-image.ts";
 import { seeded } from "../support/random.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -105,6 +108,57 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("qcow2", () => {
     const own = (JSON.parse(runTool("qemu-img", ["map", "--output=json", image.path])) as { start: number; length: number; depth: number; zero: boolean }[]).filter(({ depth }) => depth === 0);
     expect(own.map(({ start, length, zero }) => [start, length, zero])).toEqual([[69_632, 2048, false], [79_872, 6144, false], [98_304, 2048, false], [100_352, 8192, true], [108_544, 2048, false]]);
     expect(await image.bytes()).toEqual(wanted);
+  });
+
+  describe("an external data file", () => {
+    test("that is raw is the disk by itself, and no longer than it; its autoclear bit stays, and a backing file is refused", async () => {
+      const image = new QemuImage(folder), size = MIB + 512;
+      // QEMU would round its length up to clusters.
+      expect(await disk86("create", "-q", "-f", "qcow2", "-o", `data_file=${image.dataPath},data_file_raw=on`, image.path, String(size))).toMatchObject({ status: 0 });
+      const disk = await image.open(), model = new Uint8Array(size);
+      await disk.write(1000, new Uint8Array(100_000).fill(7));
+      await disk.discard(0, 64 * KIB);
+      await disk.zero(80_000, 3000);
+      await disk.write(size - 100, new Uint8Array(100).fill(9));
+      await disk.discard(size - 512, 512);
+      await disk.write(size - 10, new Uint8Array(10).fill(8));
+      await disk.read(0, model);
+      const [top] = disk.chain;
+      await expect((async () => { await run(top.setBacking?.({ file: "base", format: "raw" }) ?? (function* none() {})()); })()).rejects.toThrow(/Backing file and data-file-raw/);
+      await disk.close();
+      expectBytes(new Uint8Array(readFileSync(image.dataPath)), model, "the data file alone");
+      expect(model.subarray(64 * KIB, 80_000).every((byte) => byte === 7) && model.subarray(80_000, 83_000).every((byte) => byte === 0)).toBe(true);
+      expect(header(image)[95]).toBe(2);
+      image.expectSound(model);
+    });
+
+    test("that is gone or cut off is an error that names it; info and check do not need it", async () => {
+      const image = new QemuImage(folder);
+      image.create("1M", "data_file=@");
+      image.io("write -q -P 1 0 64k", "write -q -P 2 640k 64k");
+      truncateSync(image.dataPath, 100 * KIB);
+      const disk = await image.open({ readOnly: true }), bytes = new Uint8Array(512);
+      await disk.read(0, bytes);
+      expect(bytes[0]).toBe(1);
+      expect(() => disk.read(640 * KIB, bytes)).toThrow(/truncated.*0xa0000/);
+      await disk.close();
+      renameSync(image.dataPath, `${image.dataPath}.away`);
+      const { kind, message } = await refusal(image, true);
+      expect([kind, message.includes(image.dataPath)]).toEqual(["not-found", true]);
+      for (const verb of ["info", "check"]) expect(await disk86(verb, image.path)).toMatchObject({ status: 0, stderr: "" });
+    });
+
+    test("that is the image itself, or at another place than its clusters, is corrupt", async () => {
+      const image = new QemuImage(folder);
+      image.create("1M", "data_file=@,data_file_raw=on");
+      const bytes = readFileSync(image.path), l2 = Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(40))) & 0x00ff_ffff_ffff_fe00n);
+      patch(image, l2 + 8, [0x80, 0, 0, 0, 0, 5, 0, 0]);
+      const disk = await image.open({ readOnly: true });
+      expect(() => disk.read(64 * KIB, new Uint8Array(1))).toThrow(/not its own place/);
+      await disk.close();
+      const gate = { open: () => FileStorage.open(image.path) };
+      await expect(image.open({ readOnly: true, gate })).rejects.toThrow(/names itself/);
+    });
   });
 
   test("autoclear bits fall when the image is opened for writing, not when it is read", async () => {

@@ -243,10 +243,15 @@ export class Qcow2Image implements Image {
     return this.header.version >= 3 || this.backing === undefined;
   }
 
+  /** A hole in encrypted data would read as noise, until the entry that no longer points there is durable. */
+  get #holesReadZero(): boolean {
+    return this.encryption === undefined;
+  }
+
   *#clear(guest: number, length: number, keep: boolean): Task {
     const { layout, data } = this.mapping, how = { keep: keep || this.#raw, hides: this.backing !== undefined, version3: this.header.version >= 3 };
     if (this.#raw) yield zero(data, guest, length, keep);
-    yield* this.#entries.change(guest, guest + length, !how.keep, (entry, mask) => cleared(entry, mask, layout.all, how));
+    yield* this.#entries.change(guest, guest + length, !how.keep && this.#holesReadZero, (entry, mask) => cleared(entry, mask, layout.all, how));
   }
 
   /** Whether the range begins or ends amid a compressed cluster, of which no part can be dropped. */
@@ -269,7 +274,7 @@ export class Qcow2Image implements Image {
   /** Version 2 has no zero clusters. */
   *#hide(guest: number, length: number): Task<boolean> {
     if (this.header.version < 3 || (yield* this.#cutsPacked(guest, guest + length))) return false;
-    yield* this.#entries.change(guest, guest + length, true, (entry, mask) => cleared(entry, mask, this.mapping.layout.all, { keep: false, hides: true, version3: true }));
+    yield* this.#entries.change(guest, guest + length, this.#holesReadZero, (entry, mask) => cleared(entry, mask, this.mapping.layout.all, { keep: false, hides: true, version3: true }));
     return true;
   }
 
@@ -278,13 +283,13 @@ export class Qcow2Image implements Image {
     yield* this.#reserve(size);
     // What a data file has behind the old end was never the guest's.
     if (size > old) for (const file of this.files) for (const length of [Math.min(old, file.size), size]) yield truncate(file, length);
-    yield* this.#entries.change(Math.ceil(size / this.blockSize) * this.blockSize, Math.ceil(old / clusterSize) * clusterSize, true, (entry, mask) => cutOff(entry, mask, layout.all));
+    yield* this.#entries.change(Math.ceil(size / this.blockSize) * this.blockSize, Math.ceil(old / clusterSize) * clusterSize, this.#holesReadZero, (entry, mask) => cutOff(entry, mask, layout.all));
     yield* this.#flush();
     yield* writeSize(this.storage, size);
     this.size = size;
     this.#bitmaps?.resized(size);
     // For QEMU, too, what the raw data file gains has its place at once.
-    if (this.#raw) yield* preallocate(this.#entries, Math.min(old, size), size, "metadata", noProgress);
+    if (this.#raw && this.encryption === undefined) yield* preallocate(this.#entries, Math.min(old, size), size, "metadata", noProgress);
     if (size < old) for (const file of this.files) yield truncate(file, Math.min(size, file.size));
   }
 
@@ -295,6 +300,7 @@ export class Qcow2Image implements Image {
 
   *#setBacking(to: BackingReference | undefined): Task {
     const format = to?.format;
+    if (this.#raw && to !== undefined) throw new DiskError("unsupported", "Backing file and data-file-raw cannot be used at the same time", { path: this.storage.name, format: "qcow2" });
     yield* rewriteHeader(this.storage, (draft) => {
       const others = draft.extensions.filter(({ type }) => type !== EXTENSION.backingFormat);
       draft.backingFile = to?.file;
