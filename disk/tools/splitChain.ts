@@ -14,6 +14,7 @@ export interface SplitChain { readonly overlay: Disk; readonly base: Disk }
 /** Opens the chain of `top` in two parts. `base`: how the user names the lower one; else it is what `top` stands on. A failure closes all. */
 export function* openSplit(top: ImageFile, base: string | undefined, access: AccessOptions): Task<SplitChain> {
   const gate = nodeGate(access), images: Image[] = [];
+  let below: Disk | undefined;
   let next: NamedImage = { ...top, format: top.format.name };
   try {
     for (let found = false; !found;) {
@@ -26,10 +27,12 @@ export function* openSplit(top: ImageFile, base: string | undefined, access: Acc
       const readOnly = !found;
       next = yield* call(() => (choice === undefined ? gate.image(backing?.file ?? "", storage, backing?.format, readOnly) : choice(backing, readOnly)));
     }
-    const below = yield* openNamed(next, { readOnly: false, gate, backing: next.backing });
+    below = yield* openNamed(next, { readOnly: false, gate, backing: next.backing });
     images.at(-1)?.checkBacking?.(below.chain[0]);
     return { overlay: new Disk(images as [Image, ...Image[]]), base: below };
   } catch (error) {
+    const opened = below;
+    if (opened !== undefined) yield* call(() => opened.close());
     if (images.length === 0) yield close(top.storage);
     for (const image of images) yield* image.close();
     throw error;
