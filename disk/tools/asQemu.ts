@@ -5,7 +5,7 @@ import { CommandError, type Output, type VerbEntry } from "./verb.ts";
 /** The release of QEMU whose tools these verbs are compared with. Programs look at it to learn what they may use. */
 const RELEASE = "7.2.0";
 /** What can be named besides files of some format. */
-const STORAGES = ["file", "host_device", "http", "https", "null-aio", "null-co"];
+const STORAGES = ["file", "host_device", "http", "https", "nbd", "null-aio", "null-co"];
 
 /** `qemu-img version 7.2.0 (disk86 0.1.0)`: as programs look for it. */
 export function qemuVersion(name: string, version: string): string {

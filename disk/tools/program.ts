@@ -1,4 +1,4 @@
-import { DiskError } from "../errors.ts";
+import { DiskError, type DiskErrorKind } from "../errors.ts";
 import { parseArguments, SHARED } from "./arguments.ts";
 import { CommandError, type OptionSpec, type Output, UsageError, type Verb, type VerbEntry } from "./verb.ts";
 
@@ -89,7 +89,7 @@ async function suggestions(typed: string, verbs: readonly VerbEntry[]): Promise<
 export function complain(error: unknown, output: Output, name: ProgramName = "disk86"): number {
   const known = error instanceof DiskError || error instanceof CommandError;
   const message = name !== "disk86" && error instanceof DiskError ? inQemusWords(error) : known ? error.message : `internal error: ${error instanceof Error ? error.message : String(error)} (set DISK86_DEBUG=1 for the stack, and please report this)`;
-  for (const line of message.split("\n")) output.error(`${line.startsWith("Try '") ? "" : `${name}: `}${line}\n`);
+  for (const line of message.split("\n")) output.error(`${/^(Try '|Is another )/.test(line) ? "" : `${name}: `}${line}\n`);
   if (process.env["DISK86_DEBUG"]) output.error(`${error instanceof Error ? describeStack(error) : ""}\n`);
   return error instanceof CommandError ? error.exitCode : 1;
 }
@@ -97,7 +97,10 @@ export function complain(error: unknown, output: Output, name: ProgramName = "di
 /** Programs look for the beginning of what QEMU says. */
 function inQemusWords(error: DiskError): string {
   const { path, operation } = error.context;
-  return path === undefined || operation !== "open" ? error.message : `Could not open '${path}': ${error.what}`;
+  if (path === undefined || (operation !== "open" && operation !== "lock")) return error.message;
+  const shared = error.what.startsWith("being written") ? "shared " : "";
+  const known: Partial<Record<DiskErrorKind, string>> = { "not-found": `Could not open '${path}': No such file or directory`, "locked": `Failed to get ${shared}"write" lock\nIs another process using the image [${path}]?` };
+  return `Could not open '${path}': ${known[error.kind] ?? error.what}`;
 }
 
 function describeStack(error: Error): string {
