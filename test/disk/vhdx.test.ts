@@ -144,6 +144,18 @@ describe("the log", () => {
     }
   });
 
+  test("with more zeros than memory should hold is replayed only into the file", async () => {
+    const file = await unreplayed(), entry = [LOG, LOG + 512 * KIB].find((at) => viewOf(file).getUint32(at + 24, true) === 1) ?? 0;
+    // One descriptor of zeros, 1 GiB behind the blocks, and no data.
+    file.bytes.set(new TextEncoder().encode("zero"), entry + 64);
+    viewOf(file).setBigUint64(entry + 72, BigInt(1024 * MIB), true);
+    viewOf(file).setBigUint64(entry + 80, BigInt(16 * MIB), true);
+    viewOf(file).setUint32(entry + 8, 4096, true);
+    viewOf(file).setBigUint64(entry + 56, BigInt(1100 * MIB), true);
+    sealVhdx(file.bytes, entry, 4096);
+    expect(refused(file, "vhdx", true).message).toMatch(/too many zeros for memory/);
+  });
+
   test("that no entry is valid of is empty, as for QEMU", async () => {
     const file = await unreplayed();
     file.bytes.fill(0, LOG, LOG + MIB);
@@ -204,6 +216,13 @@ describe("a differencing image", () => {
       expectBytes(read, contents, "what is read");
       await disk.close();
     });
+  });
+
+  test("a locator of countless entries is refused", () => {
+    const file = empty(8 * MIB, false);
+    differencingVhdx(file, PAIRS);
+    viewOf(file).setUint16(METADATA + 128 * KIB + 18, 300, true);
+    expect(refused(file, "vhdx", true).message).toMatch(/more than it can have/);
   });
 
   test("a block in part without its bitmap is an error, not zeros", async () => {

@@ -7,7 +7,7 @@ import { AT, corrupt, HEADER_SIZE, HeaderFields, isNoGuid, isSound, MIB, SIGNATU
 
 export const NO_GUID = new Uint8Array(16);
 /** Largest log that is replayed, which is done in memory; programs make logs of 1 MiB. */
-const MAX_LOG = 64 * MIB;
+const MAX_LOG = 16 * MIB;
 
 /** The header that counts, and which of the two it is. */
 export interface Header {

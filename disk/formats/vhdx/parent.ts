@@ -9,6 +9,9 @@ import { corrupt, GUID, guidText, MIB, unsupported } from "./structures.ts";
 const LocatorFields = new Struct({ type: bytes(16), reserved: u16, count: u16 }, "little");
 const PairFields = new Struct({ keyOffset: u32, valueOffset: u32, keyLength: u16, valueLength: u16 }, "little");
 
+/** Programs write five. */
+const MOST_PAIRS = 64;
+
 /** The parent of a differencing image: by its relative path, or by the last part of an absolute one. */
 export function* readParent(file: Storage, { offset, length }: { readonly offset: number; readonly length: number }): Task<BackingReference> {
   if (length < LocatorFields.size || length > MIB) throw corrupt(file, `a parent locator of ${length} bytes`, offset);
@@ -16,7 +19,7 @@ export function* readParent(file: Storage, { offset, length }: { readonly offset
   yield read(file, offset, locator);
   const { type, count } = LocatorFields.parse(locator);
   if (guidText(type) !== GUID.vhdxParent) throw unsupported(file, `a parent of type ${guidText(type)}; only VHDX is known`, offset);
-  if (LocatorFields.size + count * PairFields.size > length) throw corrupt(file, `a parent locator of ${count} entries, which has no room for them`, offset);
+  if (count > MOST_PAIRS || LocatorFields.size + count * PairFields.size > length) throw corrupt(file, `a parent locator of ${count} entries, more than it can have`, offset);
   for (let i = 0; i < count; i++) {
     const { keyOffset, valueOffset, keyLength, valueLength } = PairFields.parse(locator, LocatorFields.size + i * PairFields.size);
     const text = (at: number, size: number): string => decodeUtf16(locator.subarray(at, at + size), true);

@@ -134,8 +134,9 @@ export function* replay(file: Storage, header: Header, { changes, size }: Replay
 /** Shows the file as it would be after the replay. */
 export function replayed(file: Storage, { changes, size }: Replay): Storage {
   const pages = new Map<number, Uint8Array>(), zeros = new Uint8Array(SECTOR);
+  let most = MAX_ZEROS;
   for (const { offset, length, bytes } of changes) {
-    if (bytes === undefined && length > MAX_ZEROS) throw unsupported(file, "the log must be replayed, and has too many zeros for memory: open the image for writing");
+    if (bytes === undefined && (most -= length) < 0) throw unsupported(file, "the log must be replayed, and has too many zeros for memory: open the image for writing");
     for (let at = 0; at < length; at += SECTOR) pages.set((offset + at) / SECTOR, bytes ?? zeros);
   }
   return new PatchedStorage(file, pages, SECTOR, size);
