@@ -156,6 +156,16 @@ describe("the log", () => {
     expect(refused(file, "vhdx", true).message).toMatch(/too many zeros for memory/);
   });
 
+  test("that is large is not written, and not replayed", async () => {
+    const file = await image();
+    void file.truncate(20 * MIB);
+    const before = patched(file, ...both(68, 17 * MIB, HEADERS)).bytes.slice();
+    expect(refused(file, "vhdx", false).message).toMatch(/can only be read/);
+    expectBytes(file.bytes, before, "the file");
+    patched(file, ...both(48, 1, HEADERS));
+    expect(refused(file, "vhdx", true).message).toMatch(/to be replayed/);
+  });
+
   test("that no entry is valid of is empty, as for QEMU", async () => {
     const file = await unreplayed();
     file.bytes.fill(0, LOG, LOG + MIB);
@@ -238,7 +248,7 @@ describe("a differencing image", () => {
 
 test("options that no image can have are refused by name", () => {
   for (const [values, message] of [
-    [{ size: 2 ** 47 }, /max of 64TB/], [{ size: 1, log_size: 0 }, /multiple of 1 MB/], [{ size: 1, log_size: 2 ** 33 }, /smaller than 4 GB/], [{ size: 1, block_size: 3 * MIB }, /power of two/], [{ size: 1, subformat: "x" }, /does not accept value 'x'/],
+    [{ size: 2 ** 47 }, /max of 64TB/], [{ size: 1, log_size: 0 }, /multiple of 1 MB/], [{ size: 1, log_size: 2 ** 33 }, /smaller than 4 GB/], [{ size: 1, log_size: 17 * MIB }, /at most 16777216/], [{ size: 1, block_size: 3 * MIB }, /power of two/], [{ size: 1, subformat: "x" }, /does not accept value 'x'/],
   ] as const) expect(() => vhdxCreation.plan(values)).toThrow(message);
   expect(() => run(createVhdx(new MemoryStorage(), { size: 1, blockSize: 512 * KIB }))).toThrow(/from 1 MiB/);
 });

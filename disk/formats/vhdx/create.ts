@@ -5,7 +5,7 @@ import type { Storage } from "../../storage.ts";
 import { flush, truncate, write, type Task } from "../../task.ts";
 import type { Creation } from "../creation.ts";
 import { ENTRY_SIZE, LIMITS, STATE } from "./header.ts";
-import { newHeaders } from "./headers.ts";
+import { MAX_LOG, newHeaders } from "./headers.ts";
 import {
   AT, DiskSize, FileParameters, GUID, guidBytes, KIB, METADATA_FLAG, MetadataFields, MetadataTableFields, METADATA_TABLE_SIZE, MIB, PARAMETER, RegionFields, REGIONS_SIZE, RegionTableFields, sealed, SectorSize, SIGNATURE,
 } from "./structures.ts";
@@ -22,7 +22,7 @@ export interface VhdxCreateOptions {
   readonly fixed?: boolean | undefined;
   /** A power of two from 1 to 256 MiB, rounded up to whole MiB; 0 or none: as QEMU chooses for the size. */
   readonly blockSize?: number | undefined;
-  /** Whole MiB, less than 4 GiB; default 1 MiB. */
+  /** Whole MiB, at most 16; default 1 MiB. */
   readonly logSize?: number | undefined;
   /** Blocks without space say that they are zeros, which is QEMU's default, and not that they are not present. */
   readonly stateZero?: boolean | undefined;
@@ -120,6 +120,7 @@ function plan({ size: wanted, fixed = false, blockSize: asked = 0, logSize = MIB
   if (size > LIMITS.size) throw refused("Image size too large; max of 64TB");
   if (!(logSize >= MIB) || logSize % MIB !== 0) throw refused("Log size must be a multiple of 1 MB");
   if (logSize >= 4 * GIB) throw refused("Log size must be smaller than 4 GB");
+  if (logSize > MAX_LOG) throw refused(`Log size too large: ${logSize} bytes; disk86 writes logs of at most ${MAX_LOG}`);
   if (!Number.isInteger(Math.log2(blockSize))) throw refused("Block size must be a power of two");
   if (blockSize < LIMITS.blockSize.min || blockSize > LIMITS.blockSize.max) throw refused("Block size must be from 1 MiB to 256 MiB");
   const blocks = Math.ceil(size / blockSize), chunk = (2 ** 23 * SECTOR) / blockSize, entries = blocks + Math.max(0, Math.floor((blocks - 1) / chunk));

@@ -7,7 +7,7 @@ import { AT, corrupt, HEADER_SIZE, HeaderFields, isNoGuid, isSound, MIB, SIGNATU
 
 export const NO_GUID = new Uint8Array(16);
 /** Largest log that is replayed, which is done in memory; programs make logs of 1 MiB. */
-const MAX_LOG = 16 * MIB;
+export const MAX_LOG = 16 * MIB;
 
 /** The header that counts, and which of the two it is. */
 export interface Header {
@@ -42,7 +42,6 @@ function checked(file: Storage, which: 0 | 1, bytes: Uint8Array): Header {
   if (logOffset + logLength > file.size) throw corrupt(file, "the file is truncated: it ends before its log does", at);
   const used = !isNoGuid(logGuid);
   if (used && logVersion !== 0) throw unsupported(file, `a VHDX log of version ${logVersion}; version 0 is known`, at);
-  if (used && logLength > MAX_LOG) throw unsupported(file, `a VHDX log of ${logLength} bytes to be replayed; ${MAX_LOG} is the bound`, at);
   return { which, bytes, logOffset, logLength, logGuid: used ? logGuid : undefined };
 }
 

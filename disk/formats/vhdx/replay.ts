@@ -1,7 +1,7 @@
 import { PatchedStorage } from "../../filters/patched.ts";
 import type { Storage } from "../../storage.ts";
 import { flush, read, truncate, write, zero, type Task } from "../../task.ts";
-import { NO_GUID, updateHeaders, type Header } from "./headers.ts";
+import { MAX_LOG, NO_GUID, updateHeaders, type Header } from "./headers.ts";
 import { AT, corrupt, DescriptorFields, isSound, LogEntryFields, MIB, signed, unsupported } from "./structures.ts";
 import { getU64 } from "../../bytes/struct.ts";
 
@@ -23,6 +23,7 @@ export interface Replay { readonly changes: readonly Change[]; readonly size: nu
 /** Reads the log. `undefined`: it is empty; or nothing in it is valid, as QEMU leaves it for a moment before its first entry. */
 export function* readLog(file: Storage, { logGuid, logOffset, logLength }: Header): Task<Replay | undefined> {
   if (logGuid === undefined) return undefined;
+  if (logLength > MAX_LOG) throw unsupported(file, `a VHDX log of ${logLength} bytes to be replayed; ${MAX_LOG} is the bound`, logOffset);
   const log = new Uint8Array(logLength);
   yield read(file, logOffset, log);
   const sequence = activeSequence(log, logGuid), head = sequence.at(-1);
