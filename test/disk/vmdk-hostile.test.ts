@@ -136,7 +136,7 @@ describe("descriptors", () => {
 
   test.each([
     ["twice the same flat bytes", ['RW 8 FLAT "a" 0', 'RW 8 FLAT "a" 7'], /same place/], ["twice the same sparse extent", ['RW 4096 SPARSE "sparse"', 'RW 4096 SPARSE "sparse"'], /same place/], ["RDONLY", ['RDONLY 8 FLAT "a" 0'], /not RW/], ["ZERO", ['RW 8 FLAT "a" 0', "RW 8 ZERO"], /type ZERO/],
-    ["an extent that begins amid a grain", ['RW 3 FLAT "a" 0', 'RW 4096 SPARSE "sparse"'], /begin where a grain does/], ["a flat file that is too short", ['RW 4096 FLAT "a" 0'], /truncated/], ["grains of two sizes", ['RW 4096 SPARSE "sparse"', 'RW 4096 SPARSE "other"'], /different sizes/],
+    ["an extent that begins amid a grain", ['RW 3 FLAT "a" 0', 'RW 4096 SPARSE "sparse"'], /begin where a grain does/], ["one that ends amid a grain", ['RW 4092 SPARSE "sparse"', 'RW 8 FLAT "a" 0'], /begin where a grain does/], ["a flat file that is too short", ['RW 4096 FLAT "a" 0'], /truncated/], ["grains of two sizes", ['RW 4096 SPARSE "sparse"', 'RW 4096 SPARSE "other"'], /different sizes/],
     ["version 3", ['RW 4096 SPARSE "tracked"'], /version 3 must be read only/], ["compressed and plain extents", ['RW 8 FLAT "a" 0', 'RW 4096 SPARSE "packed"'], /only some are compressed/],
   ])("%s can only be read", (_, lines, message) => {
     const made = { a: full(5, 64 * SECTOR), sparse: image().bytes, other: buildHosted({ sectors: 4096, grain: 16 }), packed: buildStream({ sectors: 4096, grain: 8 }), tracked: buildHosted({ sectors: 4096, grain: 8, version: 3, grains: new Map([[0, full(5)]]) }) };

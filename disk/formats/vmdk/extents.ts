@@ -39,11 +39,12 @@ function refuseWriting(file: Storage, parts: readonly Part[]): void {
   if (sizes.size > 1) throw unsupported(file, "extents with grains of different sizes can only be read: convert the image");
   if (grainSize > LIMITS.wholeGrain) throw unsupported(file, `grains of ${grainSize} bytes can only be read; disk86's bound for writing is ${LIMITS.wholeGrain}`);
   if (new Set(parts.map(({ header }) => header?.compressed === true)).size > 1) throw unsupported(file, "extents of which only some are compressed can only be read: convert the image");
-  for (const { storage, header, start, length, offset, fixed, type } of parts) {
+  for (const [index, { storage, header, start, length, offset, fixed, type }] of parts.entries()) {
     if (fixed) throw unsupported(file, `an extent ${type === "ZERO" || type === "SESPARSE" ? `of type ${type}` : "that is not RW"} can only be read: put an overlay on the image, or convert it`);
     if (offset !== undefined && offset + length > storage.size) throw corrupt(storage, `the file is truncated: it has ${storage.size} of ${offset + length} bytes; the image can only be read`);
+    // A grain is the guest's as a whole: it ends with its extent, or is the disk's last.
+    if ((header ?? parts[index - 1]?.header) !== undefined && start % grainSize !== 0) throw unsupported(file, "an extent that does not begin where a grain does can only be read: convert the image");
     if (header === undefined) continue;
-    if (start % grainSize !== 0) throw unsupported(file, "an extent that does not begin where a grain does can only be read: convert the image");
     if (header.footer) throw unsupported(storage, "a finished stream (streamOptimized with a footer) can only be read: put an overlay on it, or convert it");
     if (header.compressed && !header.markers) throw unsupported(storage, "compressed grains without markers can only be read: convert the image");
     if (header.version === 3 && !header.compressed) throw unsupported(storage, "VMDK version 3 must be read only: its changes are tracked by VMware alone; convert it");
