@@ -117,6 +117,7 @@ async function makeTarget(job: Job, out: string, values: OptionValues): Promise<
     await checkBacking(values, out, false, await sourceAccess(call));
     const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
     const space = call.has("progress") ? undefined : meterFor(call, "preallocating", 1);
+    // Other formats write new space one piece at a time: a thread would only be waited for.
     await makeFile(out, function* fill(into: Storage, files: NewFiles): Task {
       try {
         yield* create(into, files, (done, total) => { space?.update(done, total); });
@@ -125,7 +126,7 @@ async function makeTarget(job: Job, out: string, values: OptionValues): Promise<
       }
       const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files });
       yield* copyAndClose(job, target, { ...job.how, targetIsZero: !backed }, backed);
-    });
+    }, formatName === "raw");
   } catch (error) {
     throw error instanceof CommandError && error.exitCode === 1 ? new CommandError(`${out}: ${error.message}`, 1, { cause: error }) : DiskError.within(error, { path: out });
   }

@@ -14,13 +14,13 @@ import { runInterruptible } from "./interrupt.ts";
 /**
  * Makes an image file, with such further files as `fill` asks for. New ones are made under other names and get their
  * own when all is complete. One that is there is overwritten in place, as qemu-img does: it may be a device, or have
- * other names, owners and rights.
+ * other names, owners and rights. `background`: see `FileOptions`.
  */
-export async function makeFile(name: string, fill: (into: Storage, files: NewFiles) => Task): Promise<void> {
+export async function makeFile(name: string, fill: (into: Storage, files: NewFiles) => Task, background = false): Promise<void> {
   if (isNbd(name)) return await makeOnExport(name, fill);
   const file = resolveName(name, "");
   if (isHttp(file)) throw new DiskError("unsupported", "cannot be made on the web: make it here and upload it", { path: file });
-  await runInterruptible(made(file, fill));
+  await runInterruptible(made(file, fill, background));
 }
 
 /** An export is there already, and keeps its size. */
@@ -36,8 +36,8 @@ async function makeOnExport(name: string, fill: (into: Storage, files: NewFiles)
 }
 
 /** All within the task, so that no signal comes between the files and their names. */
-function* made(file: string, fill: (into: Storage, files: NewFiles) => Task): Task {
-  const files = new FileSet(file);
+function* made(file: string, fill: (into: Storage, files: NewFiles) => Task, background: boolean): Task {
+  const files = new FileSet(file, background);
   try {
     const into = files.create(file);
     try {
@@ -57,13 +57,13 @@ class FileSet implements NewFiles {
   /** The names of files as they will be, and as they are now. */
   readonly #made = new Map<string, string>();
 
-  constructor(readonly name: string) {}
+  constructor(readonly name: string, readonly background = false) {}
 
   create(name: string): Storage {
     const file = name === this.name ? name : resolveName(name, this.name);
     if (this.#made.has(file)) throw new DiskError("invalid-argument", `the image would have two files of this name`, { path: file });
     const now = existsSync(file) ? file : join(dirname(file), `.${basename(file)}.${process.pid}.new`);
-    const storage = now === file ? FileStorage.open(file, { mode: "replace", background: true }) : openNew(now, file);
+    const storage = now === file ? FileStorage.open(file, { mode: "replace", background: this.background }) : openNew(now, file, this.background);
     this.#made.set(file, now);
     return storage;
   }
@@ -85,9 +85,9 @@ class FileSet implements NewFiles {
 }
 
 /** An error tells of the name that the user gave. */
-function openNew(temporary: string, file: string): Storage {
+function openNew(temporary: string, file: string, background: boolean): Storage {
   try {
-    return FileStorage.open(temporary, { mode: "create", background: true });
+    return FileStorage.open(temporary, { mode: "create", background });
   } catch (error) {
     throw error instanceof DiskError ? new DiskError(error.kind, error.what, { ...error.context, path: file }, error) : error;
   }
