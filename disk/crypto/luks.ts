@@ -6,7 +6,9 @@ import { type CryptoProvider, cryptoProvider } from "./provider.ts";
 import { cbc, essivValues, type InitialValues, plainValues, SECTOR, type SectorCipher, xts } from "./sectors.ts";
 
 /** What no honest header has: a hostile one must not keep us busy for hours. The specification has 4000 stripes. */
-const LIMITS = { iterations: 2 ** 26, stripes: 4000 } as const;
+const LIMITS = { iterations: 2 ** 26 } as const;
+/** In how many parts a slot keeps its key. */
+export const LUKS_STRIPES = 4000;
 const KEY_BYTES = new Set([16, 24, 32, 48, 64]);
 
 /**
@@ -19,7 +21,7 @@ export function* unlockLuks(file: Storage, offset: number, length: number, passw
   if (!KEY_BYTES.has(header.keyBytes)) throw fail("corrupt", `a LUKS key of ${header.keyBytes} bytes`);
   if (crypto.hash(header.hash) === undefined) throw fail("unsupported", `LUKS with hash ${header.hash}; sha1, sha2 and ripemd160 are possible`);
   for (const slot of header.slots.filter(({ active }) => active)) {
-    if (slot.stripes !== LIMITS.stripes || slot.keyOffset * SECTOR + slot.stripes * header.keyBytes > length) throw fail("corrupt", "a LUKS key slot that does not fit its header");
+    if (slot.stripes !== LUKS_STRIPES || slot.keyOffset * SECTOR + slot.stripes * header.keyBytes > length) throw fail("corrupt", "a LUKS key slot that does not fit its header");
     if (Math.max(slot.iterations, header.iterations) > LIMITS.iterations) throw fail("unsupported", `a LUKS key slot of ${Math.max(slot.iterations, header.iterations)} iterations would take very long; at most ${LIMITS.iterations} are possible`);
     const key = yield* keyOf(file, offset, header, slot, crypto, password);
     if (key !== undefined) return sectorCipher(header, crypto, key, fail);
@@ -49,7 +51,7 @@ function merged(split: Uint8Array, length: number, stripes: number, hash: (bytes
   return key;
 }
 
-function diffused(bytes: Uint8Array<ArrayBuffer>, hash: (bytes: Uint8Array) => Uint8Array): Uint8Array<ArrayBuffer> {
+export function diffused(bytes: Uint8Array<ArrayBuffer>, hash: (bytes: Uint8Array) => Uint8Array): Uint8Array<ArrayBuffer> {
   const into = new Uint8Array(bytes.length);
   for (let at = 0, index = 0, size = 0; at < bytes.length; at += size, index++) {
     size = hash(new Uint8Array(0)).length;
@@ -62,7 +64,7 @@ function diffused(bytes: Uint8Array<ArrayBuffer>, hash: (bytes: Uint8Array) => U
 }
 
 /** `aes` with `xts-plain64`, `cbc-essiv:sha256` and their like. */
-function sectorCipher({ cipher, mode }: LuksHeader, crypto: CryptoProvider, key: Uint8Array, fail: (kind: "unsupported", what: string) => DiskError): SectorCipher {
+export function sectorCipher({ cipher, mode }: Pick<LuksHeader, "cipher" | "mode">, crypto: CryptoProvider, key: Uint8Array, fail: (kind: "unsupported", what: string) => DiskError): SectorCipher {
   const [chain, ...rest] = mode.split("-"), generator = rest.join("-"), half = key.length / 2;
   if (cipher !== "aes" || (chain !== "xts" && chain !== "cbc")) throw fail("unsupported", `LUKS with cipher ${cipher}-${mode}; aes with xts and cbc is possible`);
   if (chain === "xts" ? half !== 16 && half !== 32 : key.length > 32) throw fail("unsupported", `LUKS with a key of ${key.length * 8} bits for ${cipher}-${mode}`);

@@ -9,7 +9,8 @@ const Header = new Struct({
   digest: bytes(20), salt: bytes(32), iterations: u32, uuid: bytes(40),
 });
 const Slot = new Struct({ active: u32, iterations: u32, salt: bytes(32), keyOffset: u32, stripes: u32 });
-const SLOTS = 8, ACTIVE = 0x00ac71f3, MAGIC = "LUKS\xba\xbe";
+export const LUKS_SLOTS = 8;
+const ACTIVE = 0x00ac71f3, INACTIVE = 0x0000dead, MAGIC = "LUKS\xba\xbe";
 
 /** One of the passwords' places. Its key stands in `stripes` parts at sector `keyOffset`. */
 export interface LuksSlot { readonly active: boolean; readonly iterations: number; readonly salt: Uint8Array; readonly keyOffset: number; readonly stripes: number }
@@ -24,11 +25,11 @@ export interface LuksHeader {
 
 /** Reads the header that stands at `offset`. */
 export function* readLuksHeader(file: Storage, offset: number): Task<LuksHeader> {
-  const head = new Uint8Array(Header.size + SLOTS * Slot.size);
+  const head = new Uint8Array(Header.size + LUKS_SLOTS * Slot.size);
   yield read(file, offset, head);
   const fields = Header.parse(head);
   if (String.fromCharCode(...fields.magic) !== MAGIC || fields.version !== 1) throw new DiskError("corrupt", "the encryption header is no LUKS header of version 1", { path: file.name, offset });
-  const slots = Array.from({ length: SLOTS }, (_, index) => {
+  const slots = Array.from({ length: LUKS_SLOTS }, (_, index) => {
     const slot = Slot.parse(head, Header.size + index * Slot.size);
     return { ...slot, active: slot.active === ACTIVE };
   });
@@ -39,4 +40,13 @@ export function* readLuksHeader(file: Storage, offset: number): Task<LuksHeader>
 function text(field: Uint8Array): string {
   const end = field.indexOf(0);
   return new TextDecoder().decode(end < 0 ? field : field.subarray(0, end));
+}
+
+/** The header's bytes. Names are ASCII. */
+export function formatLuksHeader(header: LuksHeader): Uint8Array {
+  const named = (name: string, length: number): Uint8Array => Uint8Array.from({ length }, (_, at) => (at < name.length ? name.charCodeAt(at) : 0));
+  const into = new Uint8Array(Header.size + LUKS_SLOTS * Slot.size);
+  into.set(Header.format({ ...header, magic: named(MAGIC, 6), version: 1, cipher: named(header.cipher, 32), mode: named(header.mode, 32), hash: named(header.hash, 32), uuid: named(header.uuid, 40) }));
+  for (const [index, slot] of header.slots.entries()) into.set(Slot.format({ ...slot, active: slot.active ? ACTIVE : INACTIVE }), Header.size + index * Slot.size);
+  return into;
 }

@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHash, pbkdf2 } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHash, pbkdf2, randomBytes } from "node:crypto";
 import { promisify } from "node:util";
 import type { CryptoProvider } from "./provider.ts";
 
@@ -12,5 +12,6 @@ export const nodeCrypto: CryptoProvider = {
     return { encrypt: (bytes) => encryptor.update(bytes), decrypt: (bytes) => decryptor.update(bytes) };
   },
   hash: (name) => (HASHES.has(name) ? (bytes) => createHash(name).update(bytes).digest() : undefined),
+  random: (length) => new Uint8Array(randomBytes(length)),
   pbkdf2: (hash, password, salt, iterations, length) => derive(password, salt, iterations, length, hash),
 };

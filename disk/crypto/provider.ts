@@ -12,6 +12,8 @@ export interface CryptoProvider {
   aes(key: Uint8Array): BlockCipher;
   /** By LUKS's name of it (sha256, ripemd160, ...); `undefined`: there is none of that name. */
   hash(name: string): ((bytes: Uint8Array) => Uint8Array) | undefined;
+  /** For keys and salts. */
+  random(length: number): Uint8Array;
   /** PBKDF2 with HMAC; `hash` is one that `hash` knows. */
   pbkdf2(hash: string, password: Uint8Array, salt: Uint8Array, iterations: number, length: number): Uint8Array | Promise<Uint8Array>;
 }

@@ -27,8 +27,8 @@ export interface NewFiles extends Gate {
 export interface Creation {
   /** In the order in which qemu-img lists a new image's options. `size` is in bytes; with `backing_file` the format can have one. */
   readonly options: readonly CreateOption[];
-  /** Checks the values, and answers how the image is made in a storage: nothing is touched before it is known to be possible. */
-  plan(values: CreateValues): (into: Storage, files: NewFiles, progress?: Progress) => Task;
+  /** `secrets`: passwords by the ID that an option names. Checks the values, and answers how the image is made in a storage: nothing is touched before it is known to be possible. */
+  plan(values: CreateValues, secrets?: ReadonlyMap<string, Uint8Array>): (into: Storage, files: NewFiles, progress?: Progress) => Task;
   /** How large a new image's file gets, for values that `plan` takes. Without `data` it stays empty. Absent: nobody knows. */
   measure?(values: CreateValues, data: DataIn | undefined): Task<Measurement>;
 }

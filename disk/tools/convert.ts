@@ -114,8 +114,9 @@ async function makeTarget(job: Job, out: string, values: OptionValues): Promise<
   try {
     refuseSame(disks, out);
     values.setSize(totalSize(disks));
-    await checkBacking(values, out, false, await sourceAccess(call));
-    const create = creationOf(formatName).plan(values.all()), backed = values.has("backing_file");
+    const access = await sourceAccess(call), id = values.get("encrypt.key-secret"), secret = id === undefined ? undefined : access.secrets?.get(String(id));
+    await checkBacking(values, out, false, access);
+    const create = creationOf(formatName).plan(values.all(), access.secrets), backed = values.has("backing_file");
     const space = call.has("progress") ? undefined : meterFor(call, "preallocating", 1);
     // Other formats write new space one piece at a time: a thread would only be waited for.
     await makeFile(out, function* fill(into: Storage, files: NewFiles): Task {
@@ -124,7 +125,7 @@ async function makeTarget(job: Job, out: string, values: OptionValues): Promise<
       } finally {
         space?.end();
       }
-      const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files });
+      const target = yield* openDisk(into, { format: formatName, readOnly: false, gate: files, secret });
       yield* copyAndClose(job, target, { ...job.how, targetIsZero: !backed }, backed);
     }, formatName === "raw");
   } catch (error) {

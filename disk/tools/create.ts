@@ -66,10 +66,11 @@ async function createImage(call: Call, file: string, formatName: string, given: 
   if (size !== undefined && values.has("size")) throw new CommandError("The image size must be specified only once");
   if (size !== undefined) values.setSize(size);
   setBacking(values, formatName, call.value("backing"), call.value("backing-format"));
-  await checkBacking(values, file, call.has("unsafe"), await sourceAccess(call));
+  const access = await sourceAccess(call);
+  await checkBacking(values, file, call.has("unsafe"), access);
   if (!values.has("size")) throw new CommandError("Image creation needs a size parameter");
   if (!call.has("quiet")) call.output.out(`Formatting '${file}', fmt=${formatName} ${values.toString()}\n`);
-  const plan = creation.plan(values.all()), meter = meterFor(call, "preallocating", 1);
+  const plan = creation.plan(values.all(), access.secrets), meter = meterFor(call, "preallocating", 1);
   try {
     await makeFile(file, (into, files) => plan(into, files, (done, total) => { meter.update(done, total); }));
   } finally {

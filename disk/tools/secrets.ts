@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer";
 import { readFileSync } from "node:fs";
+import { setCrypto } from "../crypto/provider.ts";
 import type { Secrets } from "../names/access.ts";
 import { type NodeOptions, optionsFromJson, optionsFromPairs } from "../names/options.ts";
 import { CommandError } from "./verb.ts";
@@ -10,6 +11,8 @@ const LARGEST = 1 << 20;
 /** What --object defines: `secret,id=ID,data=TEXT` or `secret,id=ID,file=FILE`, with `format=base64` perhaps; or the same as JSON. */
 export function readSecrets(definitions: readonly string[]): Secrets {
   const secrets = new Map<string, Uint8Array>();
+  // Whoever names a password is about to need it.
+  setCrypto(async () => (await import("../crypto/provider.node.ts")).nodeCrypto);
   for (const text of definitions) {
     const options = text.startsWith("{") ? optionsFromJson(text) : optionsFromPairs(text, "qom-type");
     const type = options.string("qom-type"), id = options.string("id");

@@ -111,10 +111,10 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("create, as qemu-img", () =
     expect(readdirSync(".").filter((name) => name.endsWith(".new"))).toEqual([]);
   });
 
-  test.each(["encryption=on", "encrypt.format=luks"])("-o %s is refused by name", async (option) => {
+  test.each(["encryption=on", "encrypt.format=luks"])("-o %s without a password makes nothing", async (option) => {
     const { status, stderr } = await disk86("create", "-f", "qcow2", "-o", option, "x.qcow2", "1M");
     expect(status).toBe(1);
-    expect(stderr).toContain(option.replace("=luks", ""));
+    expect(stderr).toContain("Parameter 'encrypt.key-secret' is required for cipher");
     expect(existsSync("x.qcow2")).toBe(false);
   });
 

@@ -96,6 +96,40 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("encrypted images", () => {
       expect(readFileSync("copy.raw").subarray(100 * 1024, 200 * 1024).every((byte) => byte === 7)).toBe(true);
     });
 
+    test.each([
+      "encrypt.format=aes", "encryption=on,compat=0.10", "encrypt.format=luks,encrypt.iter-time=10", "encrypt.format=luks,encrypt.iter-time=10,cluster_size=512,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.hash-alg=sha512,encrypt.cipher-alg=aes-128",
+    ])("made by us, and opened by QEMU: %s", async (options) => {
+      const image = new Encrypted(folder), line = ["create", "-f", "qcow2", ...object, "-o", `${options},encrypt.key-secret=s`, image.path, "2M"];
+      const ours = await disk86(...line);
+      expect(ours).toEqual({ status: 0, stderr: "", stdout: `Formatting '${image.path}', fmt=qcow2 ${ours.stdout.split("fmt=qcow2 ")[1] ?? ""}` });
+      expectBytes(await image.bytes({ secret }), new Uint8Array(2 * MIB));
+      image.io("write -q -P 7 0 2M");
+      await image.expectGood(new Uint8Array(2 * MIB).fill(7));
+      const disk = await image.open({ secret });
+      await disk.write(100, new Uint8Array(70_000).fill(9));
+      await disk.close();
+      await image.expectGood(new Uint8Array(2 * MIB).fill(7).fill(9, 100, 70_100));
+    });
+
+    test("convert makes an encrypted copy, with bitmaps and all", async () => {
+      const plain = new QemuImage(folder), copy = new Encrypted(folder);
+      plain.create("1M", "");
+      plain.io("write -q -P 5 100k 300k");
+      runTool("qemu-img", ["bitmap", "--add", plain.path, "daily"]);
+      expect(await disk86("convert", "--bitmaps", "-O", "qcow2", ...object, "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", plain.path, copy.path)).toEqual({ status: 0, stdout: "", stderr: "" });
+      await copy.expectGood(plain.contents());
+      expect(readFileSync(copy.path).includes(Buffer.alloc(512, 5))).toBe(false);
+    });
+
+    test.each([
+      "encrypt.format=luks", "encrypt.format=luks,encrypt.key-secret=q", "encrypt.format=foo,encrypt.key-secret=s", "encrypt.key-secret=s", "encryption=on,encrypt.format=aes,encrypt.key-secret=s",
+      "encryption=on", "encrypt.cipher-mode=xts,encrypt.format=aes,encrypt.key-secret=s", "encrypt.cipher-alg=foo,encrypt.format=luks,encrypt.key-secret=s", "encryption=off",
+    ])("refused as QEMU does: %s", async (options) => {
+      const line = ["create", "-f", "qcow2", ...object, "-o", options, "new.qcow2", "1M"], wanted = qemuImg(...line), ours = await disk86(...line);
+      expect([ours.status, ours.stdout]).toEqual([wanted.status, wanted.stdout]);
+      expect(ours.stderr).toContain(wanted.stderr.replace(/^qemu-img: new.qcow2: (Parameter 'encrypt.cipher-mode' is unexpected)?/, "$1").trim());
+    });
+
     test("one key among several slots", async () => {
       const image = new Encrypted(folder);
       image.make("1M", LUKS);

@@ -5,12 +5,14 @@ import type { Storage } from "../../storage.ts";
 import { call, close, truncate, type Task } from "../../task.ts";
 import type { CreateOption, CreateValues, Creation, NewFiles } from "../creation.ts";
 import { checkCreateOptions, createQcow2, type Qcow2CreateOptions } from "./create.ts";
+import { ENCRYPTION_OPTIONS, encryptNew, newEncryption, type NewEncryption } from "./encryption-create.ts";
 import { readHeader } from "./header.ts";
 import { measureQcow2 } from "./measure.ts";
 import { openImage } from "./open.ts";
 
 /** In the order in which qemu-img lists them. */
 const OPTIONS: readonly CreateOption[] = [
+  ...ENCRYPTION_OPTIONS,
   { name: "cluster_size", type: "size", help: "qcow2 cluster size", initial: "65536" },
   { name: "extended_l2", type: "boolean", help: "Extended L2 tables", initial: "off" },
   { name: "preallocation", type: "string", help: "Preallocation mode (allowed values: off, metadata, falloc, full)" },
@@ -21,8 +23,6 @@ const OPTIONS: readonly CreateOption[] = [
   { name: "backing_fmt", type: "string", help: "Image format of the base image" },
   { name: "data_file", type: "string", help: "File name of an external data file" },
   { name: "data_file_raw", type: "boolean", help: "The external data file must stay valid as a raw image" },
-  { name: "encryption", type: "boolean", help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)" },
-  { name: "encrypt.format", type: "string", help: "Encrypt the image, format choices: 'aes', 'luks'" },
   { name: "lazy_refcounts", type: "boolean", help: "Postpone refcount updates", initial: "off" },
   { name: "refcount_bits", type: "number", help: "Width of a reference count entry in bits", initial: "16" },
 ];
@@ -34,18 +34,20 @@ const COMPRESSION = ["zlib", "zstd"] as const;
 export const qcow2Creation: Creation = {
   options: OPTIONS,
   measure: measureQcow2,
-  plan(values) {
-    const options = toOptions(values), space = spaceOf(values, options);
+  plan(values, secrets) {
+    const options = toOptions(values), space = spaceOf(values, options), encryption = newEncryption(values, secrets);
+    if (encryption !== undefined && options.dataFileRaw === true) throw refused("an encrypted image cannot have a raw data file");
     checkCreateOptions(options);
-    return (into, files, progress = noProgress) => create(into, files, options, space, progress);
+    return (into, files, progress = noProgress) => create(into, files, options, space, progress, encryption);
   },
 };
 
 /** The tables go into `into`, the data, if so asked, into a file of its own. */
-function* create(into: Storage, files: NewFiles, options: Qcow2CreateOptions, space: Space | undefined, progress: Progress): Task {
+function* create(into: Storage, files: NewFiles, options: Qcow2CreateOptions, space: Space | undefined, progress: Progress, encryption: NewEncryption | undefined): Task {
   const { dataFile } = options, data = dataFile === undefined ? undefined : yield* call(() => files.create(dataFile));
   try {
     yield* createQcow2(into, options);
+    if (encryption !== undefined) yield* encryptNew(into, encryption);
     const header = yield* readHeader(into);
     if (data !== undefined) yield truncate(data, header.size);
     if (space === undefined) return;
@@ -66,7 +68,6 @@ function spaceOf({ preallocation = "off" }: CreateValues, { backingFile, extende
 }
 
 function toOptions(values: CreateValues): Qcow2CreateOptions {
-  refuseMissing(values);
   const { compat = "1.1", compression_type: compression, backing_file: backingFile, backing_fmt: backingFormat } = values;
   const version = VERSIONS[String(compat)], compressionType = COMPRESSION.find((one) => one === compression);
   if (version === undefined) throw refused(`Parameter 'version' does not accept value '${String(compat)}'`);
@@ -78,15 +79,6 @@ function toOptions(values: CreateValues): Qcow2CreateOptions {
     dataFile: values["data_file"] === undefined ? undefined : String(values["data_file"]), dataFileRaw: values["data_file_raw"] === true,
     backingFile: backingFile === undefined ? undefined : String(backingFile), backingFormat: backingFormat === undefined ? undefined : String(backingFormat),
   };
-}
-
-/** Features of QEMU's that an image of ours cannot have yet, each by its name. */
-function refuseMissing(values: CreateValues): void {
-  const missing = [
-    values["encryption"] === true ? "encryption=on" : undefined,
-    values["encrypt.format"] === undefined ? undefined : "encrypt.format",
-  ].filter((one) => one !== undefined);
-  if (missing.length > 0) throw new DiskError("unsupported", `disk86 cannot make images with ${missing.join(", ")}: leave that out, or make the image with qemu-img`, { format: "qcow2", operation: "create" });
 }
 
 function refused(what: string): DiskError {
