@@ -28,7 +28,7 @@ describe.skipIf(!requireTool("qemu-img"))("a link named qemu-img", () => {
     expect(await asQemuImg(...args)).toEqual({ status, stdout, stderr });
   });
 
-  test.each(["-T foo", "-Tfoo", "--trace foo", "--trace=enable=foo,file=x"])("%s is accepted", async (line) => {
+  test.each(["-T foo", "-Tfoo", "--trace foo", "--trace=enable=foo,file=/dev/null"])("%s is accepted", async (line) => {
     const args = [...line.split(" "), "info", "missing"], { stderr } = tryTool("qemu-img", args), ours = await asQemuImg(...args);
     expect(ours.status).toBe(1);
     expect(ours.stderr).toBe(stderr);
