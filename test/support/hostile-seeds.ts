@@ -15,9 +15,9 @@ export interface Seed { readonly name: string; readonly format: string; readonly
 
 /** Options that make an image of another kind: `-o` of convert. Of every format the defaults are made, too. */
 const KINDS: Readonly<Record<string, readonly string[]>> = {
-  qcow2: ["compat=0.10", "cluster_size=512", "cluster_size=2M,refcount_bits=1", "compression_type=zstd", "backing_file=plain.raw,backing_fmt=raw"],
+  qcow2: ["extended_l2=on,cluster_size=16k", "compat=0.10", "cluster_size=512", "cluster_size=2M,refcount_bits=1", "compression_type=zstd", "backing_file=plain.raw,backing_fmt=raw"],
   qcow: ["backing_file=plain.raw,backing_fmt=raw"], qed: ["cluster_size=4k,table_size=2", "backing_file=plain.raw,backing_fmt=raw"], cow: ["backing_file=plain.raw,backing_fmt=raw"],
-  vdi: ["static=on"], vpc: ["subformat=fixed", "force_size=on"], vmdk: ["zeroed_grain=on", "subformat=twoGbMaxExtentSparse", "subformat=monolithicFlat"], parallels: ["cluster_size=4k"],
+  vdi: ["static=on"], vpc: ["subformat=fixed", "force_size=on"], vmdk: ["zeroed_grain=on", "subformat=streamOptimized", "subformat=twoGbMaxExtentSparse", "subformat=monolithicFlat"], parallels: ["cluster_size=4k"], vhdx: ["subformat=fixed", "block_size=1M"],
 };
 
 function* fixtures(random: Random): Iterable<Seed> {
