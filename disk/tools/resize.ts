@@ -81,17 +81,18 @@ function* resizeTask(disk: Disk, wanted: (old: number) => number, { shrink, spac
     // Of nothing yet: where it is impossible the disk keeps its size.
     if (space !== undefined) yield wait(() => disk.preallocate(old, old, space));
     if (size < old && !shrink) throw new CommandError("Use the --shrink option to perform a shrink operation.\nShrinking an image deletes all data beyond its new end: make sure that nothing important is there.");
-    yield wait(() => disk.truncate(size));
-    if (space !== undefined) yield* preallocate(disk, old, space, progress);
+    if (space === undefined) yield wait(() => disk.truncate(size));
+    else yield* growInFull(disk, size, space, progress);
   } finally {
     yield* later(() => disk.close());
   }
 }
 
 /** In pieces, so that signals are heard. What cannot be done in full is undone: the disk has its old size again. */
-function* preallocate(disk: Disk, old: number, space: Space, progress: Progress): Task {
-  const { size } = disk;
+function* growInFull(disk: Disk, size: number, space: Space, progress: Progress): Task {
+  const old = disk.size;
   try {
+    yield wait(() => disk.truncate(size));
     for (let at = old; at < size; at += PIECE) {
       yield wait(() => disk.preallocate(at, Math.min(at + PIECE, size), space));
       progress(Math.min(at + PIECE, size) - old, size - old);

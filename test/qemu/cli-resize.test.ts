@@ -69,6 +69,20 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("resize, as qemu-img", () =
     });
   });
 
+  test.each(["raw", "qcow2"])("a signal during a full preallocation of %s undoes the resize", async (format) => {
+    copyFileSync(format === "raw" ? "a.raw" : "q.qcow2", "x");
+    const before = content("x", format);
+    const others = process.listenerCount("SIGINT");
+    const soon = setInterval(() => { if (process.listenerCount("SIGINT") > others) process.emit("SIGINT", "SIGINT"); }, 100);
+    try {
+      expect(await disk86("resize", "-f", format, "--preallocation=full", "x", "4G")).toMatchObject({ status: 130, stdout: "" });
+    } finally {
+      clearInterval(soon);
+    }
+    expect(content("x", format)).toBe(before);
+    if (format === "qcow2") img("check", "-q", "x");
+  });
+
   test("shrinking says what it needs", async () => {
     const { stderr } = await disk86("resize", "q.qcow2", "5M");
     expect(stderr).toContain("Use the --shrink option to perform a shrink operation.");
