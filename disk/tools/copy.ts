@@ -20,7 +20,7 @@ export interface CopyOptions {
 }
 
 /** What is read at once, in bytes; what is compressed is on its way for longer, so less. */
-const CHUNK = 2 << 20, PACKED_CHUNK = 256 << 10;
+const CHUNK = 1 << 20, PACKED_CHUNK = 256 << 10;
 /** How many pieces are read at once, where reading takes threads. */
 const READ_AHEAD = 3;
 /** Milliseconds. */
