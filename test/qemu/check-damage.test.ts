@@ -134,6 +134,19 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("qcow2 check of damaged ima
     }
   });
 
+  test("whatever cluster an L1 entry points at, what the snapshots have in it stays", async () => {
+    const path = join(folder, "pointing.qcow2"), wanted = hashes.get("64k")?.slice(1), failed: number[] = [];
+    for (let cluster = 1; cluster < clusters(new RawQcow2(baseOf("64k"))); cluster++) {
+      const image = new RawQcow2(baseOf("64k"));
+      change(image, image.l1Entries[0] ?? 0, (value) => (value & ~OFFSET) | BigInt(cluster * image.clusterSize));
+      image.save(path);
+      await ourCheck(path, "all");
+      const now = SNAPSHOTS.map((snapshot) => tryGuestHash(path, snapshot));
+      if (now.some((hash, i) => hash !== wanted?.[i])) failed.push(cluster);
+    }
+    expect(failed).toEqual([]);
+  });
+
   test.each(cases)("repairs at least what QEMU does, $title", async ({ base, damage }) => {
     await withSeed(async (random) => {
       const path = join(folder, "ours.qcow2"), theirs = join(folder, "theirs.qcow2");

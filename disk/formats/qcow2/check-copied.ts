@@ -1,6 +1,6 @@
 import { read, write, type Task } from "../../task.ts";
 import { PAGE, PAGE_BITS } from "./check-counts.ts";
-import { eachTable } from "./check-l2.ts";
+import { eachTable, looksRight } from "./check-l2.ts";
 import type { Refcounting } from "./check-refcounts.ts";
 import { MARK, type CheckState } from "./check-state.ts";
 import { entryText } from "./check-walk.ts";
@@ -61,7 +61,7 @@ class Flags {
   table(view: DataView, at: number, active: number, writable: boolean): boolean {
     const { entrySize, clusterSize, clusterBits, externalData, marks, clusters } = this.state, extended = entrySize === 16;
     const scale = 2 ** (32 - clusterBits);
-    let mended = false, page = marks.page(0), pageIndex = 0;
+    let mended = false, page = marks.page(0), pageIndex = 0, sound: boolean | undefined;
     for (let i = 0; i < clusterSize; i += entrySize) {
       const high = view.getUint32(i), low = view.getUint32(i + 4);
       if ((high === 0 && low === 0) || isCompressed(high)) continue;
@@ -70,7 +70,8 @@ class Flags {
       if (cluster <= clusters && cluster >>> PAGE_BITS !== pageIndex) page = marks.page(pageIndex = cluster >>> PAGE_BITS);
       const one = externalData || (cluster <= clusters && ((page?.[cluster & (PAGE - 1)] ?? 0) & MARK.one) !== 0);
       if (one === copied) continue;
-      if (this.#wrong(view, i, at, cluster, () => `OFLAG_COPIED data cluster: l2_entry=${entryText(high, low)}`, active, writable, externalData)) mended = true;
+      const mayMend = this.mending && writable && (sound ??= looksRight(this.state, view));
+      if (this.#wrong(view, i, at, cluster, () => `OFLAG_COPIED data cluster: l2_entry=${entryText(high, low)}`, active, mayMend, externalData)) mended = true;
     }
     return mended;
   }

@@ -163,24 +163,23 @@ class Scan {
     view.setUint32(i + 4, (view.getUint32(i + 4) & ~low) >>> 0);
   }
 
-  /** A table with more bad entries than good ones is hardly one: somebody's data must not be mended. */
   #mayMend(table: Current): boolean {
     if (!this.state.mending || !table.writable) return false;
-    this.#trusted ??= this.#looksRight(table.view);
+    this.#trusted ??= looksRight(this.state, table.view);
     if (this.#trusted) this.#mended = true;
     return this.#trusted;
   }
+}
 
-  #looksRight(view: DataView): boolean {
-    const { clusterSize, clusterBits, entrySize, file, externalData } = this.state;
-    let balance = 0;
-    for (let i = 0; i < clusterSize; i += entrySize) {
-      const high = view.getUint32(i), low = view.getUint32(i + 4);
-      if (high === 0 && low === 0) continue;
-      const packed = isCompressed(high), host = packed ? packedPlace(high, low, clusterBits).host : hostOffset(high, low);
-      const clean = packed ? !isCopied(high) : (high & RESERVED_HIGH) === 0 && (low & RESERVED_LOW) === 0 && host % clusterSize === 0;
-      balance += clean && (externalData || host < file.size) ? 1 : -1;
-    }
-    return balance >= 0;
+/** A table with more bad entries than good ones is hardly one: somebody's data must not be mended. */
+export function looksRight({ clusterSize, clusterBits, entrySize, file, externalData }: CheckState, view: DataView): boolean {
+  let balance = 0;
+  for (let i = 0; i < clusterSize; i += entrySize) {
+    const high = view.getUint32(i), low = view.getUint32(i + 4);
+    if (high === 0 && low === 0) continue;
+    const packed = isCompressed(high), host = packed ? packedPlace(high, low, clusterBits).host : hostOffset(high, low);
+    const clean = packed ? !isCopied(high) : (high & RESERVED_HIGH) === 0 && (low & RESERVED_LOW) === 0 && host % clusterSize === 0;
+    balance += clean && (externalData || host < file.size) ? 1 : -1;
   }
+  return balance >= 0;
 }
