@@ -301,9 +301,13 @@ export class Disk implements Storage {
   }
 
   *#zero(offset: number, length: number, keep: boolean): Task {
-    const blocks = this.#wholeBlocks(offset, length), end = offset + length;
+    const end = offset + length;
+    let { first, last } = this.#wholeBlocks(offset, length);
     // Of a compressed cluster that holds several blocks no part can be zeroed: those at the edges are written instead.
-    const first = Math.min(blocks.last, yield* this.#packedEnd(blocks.first, blocks.last)), last = Math.max(first, yield* this.#packedStart(blocks.last));
+    if ((this.#top.packSize ?? 0) > this.#top.blockSize) {
+      first = Math.min(last, yield* this.#packedEnd(first, last));
+      last = Math.max(first, yield* this.#packedStart(last));
+    }
     if (first >= last) return yield* this.#writeZeros(offset, length);
     yield* this.#writeZeros(offset, first - offset);
     const done = yield* call(() => this.#tasks.run(() => this.#top.zero(first, last - first, keep)));
