@@ -42,7 +42,7 @@ seeded("a guest that does anything loses nothing that it flushed to a power cut"
 function anything(random: Random, guest: Guest, reopen: () => void, step: number): void {
   const { offset, length } = anyRange(random, guest.disk.size, 8 * KIB), kind = random.float();
   if (kind < 0.35) void guest.fill(offset, length, step + 1);
-  else if (kind < 0.45) void guest.pack(offset - (offset % guest.disk.chain[0].blockSize), step + 1);
+  else if (kind < 0.45) void guest.pack(offset - (offset % guest.disk.packSize), step + 1);
   else if (kind < 0.6) void guest.zero(offset, length, random.chance(0.5));
   else if (kind < 0.7) guest.discard(offset, length);
   else if (kind < 0.92) void guest.flush();
@@ -61,7 +61,7 @@ seeded("so does one whose requests are all in flight at once", async (random) =>
     for (let step = 0; step < 30; step++) {
       const { offset, length } = anyRange(random, disk.size, 6 * KIB), kind = random.float();
       if (kind < 0.45) pending.push(guest.fill(offset, length, step + 1));
-      else if (kind < 0.6) pending.push(guest.pack(offset - (offset % disk.chain[0].blockSize), step + 1));
+      else if (kind < 0.6) pending.push(guest.pack(offset - (offset % disk.packSize), step + 1));
       else if (kind < 0.75) pending.push(guest.zero(offset, length, random.chance(0.5)));
       else if (kind < 0.85) pending.push(guest.flush());
       else for (let hops = random.int(40); hops > 0; hops--) await Promise.resolve();
