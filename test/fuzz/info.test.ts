@@ -97,8 +97,7 @@ describe.each(FORMATS.map(({ name }) => name))("hostile images of %s", (format) 
         expect(seconds() - began, `seconds for ${name}, round ${round}`).toBeLessThan(SECONDS);
       }
     }
-    // Some damage does no harm; and some is noticed, but in a raw disk.
-    expect(read).toBeGreaterThan(0);
+    // Some damage is noticed, but in a raw disk.
     expect(read === ours.length * HERE).toBe(format === "raw");
     expect(peak() - before).toBeLessThan(MEMORY);
   }, TIMEOUT);
