@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { buildCli, startNode } from "../support/built-cli.ts";
 import { disk86, qemuImg } from "../support/cli.ts";
 import { tempFolder } from "../support/temp.ts";
+import { inTurns } from "../support/turns.ts";
 import { requireTool, runTool, tryTool } from "../support/tools.ts";
 
 const folder = tempFolder(), home = process.cwd();
@@ -105,9 +106,9 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("commit and rebase, as qemu
   }, 60_000);
   afterAll(() => process.chdir(home));
 
-  // Each takes a moment: usually every third.
+  // Each takes a moment.
   const lines = [...COMMIT.map((line) => `commit ${line}`), ...REBASE.map((line) => `rebase ${line}`)];
-  test.each(process.env["LONG"] ? lines : lines.filter((_, index) => index % 3 === 1))("%s", async (line) => {
+  test.each(inTurns(lines, 3, 1))("%s", async (line) => {
     const args = words(line), theirs = await changed(line, () => qemuImg(...args)), ours = await changed(line, () => disk86(...args));
     const said = ({ status, stdout, stderr }: typeof theirs.result) => ({ status, stdout: status === 0 ? plain(stdout) : "", complained: stderr !== "" });
     expect(said(ours.result), `${theirs.result.stderr}${ours.result.stderr}`).toEqual(said(theirs.result));

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { buildCli, startNode } from "../support/built-cli.ts";
 import { disk86, qemuImg } from "../support/cli.ts";
 import { tempFolder } from "../support/temp.ts";
+import { inTurns } from "../support/turns.ts";
 import { requireTool, runTool } from "../support/tools.ts";
 
 const folder = tempFolder(), home = process.cwd();
@@ -180,7 +181,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("convert, as qemu-img", () 
   afterAll(() => process.chdir(home));
 
   describe.each(TARGETS)("%s", (target) => {
-    test.each(SMALL)("of %s", async (image) => {
+    test.each(inTurns(SMALL, 2, TARGETS.indexOf(target)))("of %s", async (image) => {
       const args = ["convert", ...words(target), image, "x"];
       const wanted = qemuImg(...args), allocated = statSync("x").blocks * 512, wantedFiles = harvest();
       expect(await disk86(...args)).toEqual(wanted);

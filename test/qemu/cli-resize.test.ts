@@ -2,6 +2,7 @@ import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { disk86, qemuImg } from "../support/cli.ts";
 import { tempFolder } from "../support/temp.ts";
+import { inTurns } from "../support/turns.ts";
 import { requireTool, runTool } from "../support/tools.ts";
 
 const folder = tempFolder(), home = process.cwd();
@@ -55,7 +56,7 @@ describe.skipIf(!requireTool("qemu-img", "qemu-io"))("resize, as qemu-img", () =
 
   describe.each(IMAGES)("%s", (image) => {
     const format = image.endsWith(".raw") ? "raw" : "qcow2";
-    test.each(LINES)("%s", async (line) => {
+    test.each(inTurns(LINES, 2, IMAGES.indexOf(image)))("%s", async (line) => {
       const small = !/\dG/.test(line);
       copyFileSync(image, "x");
       const wanted = qemuImg("resize", ...words(line)), wantedContent = small ? content("x", format) : "";
