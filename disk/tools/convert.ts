@@ -97,7 +97,7 @@ async function openSources(call: Call, files: readonly string[]): Promise<Disk[]
   const chosen = call.value("snapshot"), snapshot = chosen === undefined ? undefined : parseSnapshot(chosen);
   if (snapshot !== undefined && files.length > 1) throw new CommandError("No support for concatenating multiple snapshot");
   // With two processors one unpacks and the other writes; threads of their own for unpacking cost more than they win then.
-  const access = { ...(await sourceAccess(call)), snapshot, threads: availableParallelism() > 2 }, format = sourceFormat(call), disks: Disk[] = [];
+  const access = { ...(await sourceAccess(call)), snapshot, threads: availableParallelism() > 1 }, format = sourceFormat(call), disks: Disk[] = [];
   try {
     for (const file of files) disks.push((await openImageDisk(file, format, access)).disk);
   } catch (error) {
