@@ -2,26 +2,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
-import { requireTool } from "../support/tools.ts";
-import { BACKING } from "./backingScenarios.ts";
-import { COW } from "./cowScenarios.ts";
-import { QCOW } from "./qcow1Scenarios.ts";
-import { QED } from "./qedScenarios.ts";
-import { NBD } from "./nbdScenarios.ts";
-import { PARALLELS } from "./parallelsScenarios.ts";
-import { EXTERNAL } from "./externalScenarios.ts";
-import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
+import { allScenarios } from "./allScenarios.ts";
 import type { Scenario } from "./scenario.ts";
 import { crashStates } from "./states.ts";
-import { TASKS } from "./taskScenarios.ts";
-import { VDI } from "./vdiScenarios.ts";
-import { VHDX } from "./vhdxScenarios.ts";
-import { VPC } from "./vpcScenarios.ts";
-import { VMDK } from "./vmdkScenarios.ts";
 
-const qemu = requireTool("qemu-img", "qemu-io");
-const folder = tempFolder();
-const scenarios: readonly Scenario[] = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...NBD, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
+const scenarios = allScenarios(tempFolder());
 
 /** Every name in a `flush(storage, "name")` of the sources; those of a repair are tested with it. */
 function namesInSources(folder: string): Set<string> {

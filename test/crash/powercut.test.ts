@@ -3,21 +3,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { tempFolder } from "../support/temp.ts";
 import { requireTool, tryTool } from "../support/tools.ts";
-import { BACKING } from "./backingScenarios.ts";
-import { COW } from "./cowScenarios.ts";
-import { QCOW } from "./qcow1Scenarios.ts";
-import { QED } from "./qedScenarios.ts";
-import { NBD } from "./nbdScenarios.ts";
-import { PARALLELS } from "./parallelsScenarios.ts";
-import { EXTERNAL } from "./externalScenarios.ts";
-import { OWN, qemuScenarios } from "./qcow2Scenarios.ts";
+import { allScenarios } from "./allScenarios.ts";
 import type { Scenario } from "./scenario.ts";
 import { type CrashState, crashStates } from "./states.ts";
-import { TASKS } from "./taskScenarios.ts";
-import { VDI } from "./vdiScenarios.ts";
-import { VHDX } from "./vhdxScenarios.ts";
-import { VPC } from "./vpcScenarios.ts";
-import { VMDK } from "./vmdkScenarios.ts";
 
 const qemu = requireTool("qemu-img", "qemu-io");
 const folder = tempFolder();
@@ -50,8 +38,7 @@ function firstComplaint(scenario: Scenario): { complaint: string | undefined; st
 }
 
 describe("after a power cut at any step, losing any unflushed writes, the image is sound and holds what was flushed", () => {
-  const scenarios = [...TASKS, ...BACKING, ...OWN, ...EXTERNAL, ...COW, ...VDI, ...VPC, ...VHDX, ...VMDK, ...QCOW, ...QED, ...NBD, ...PARALLELS, ...(qemu ? qemuScenarios(folder) : [])];
-  test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))("%s", (_, scenario) => {
+  test.each(allScenarios(folder).map((scenario) => [scenario.name, scenario] as const))("%s", (_, scenario) => {
     const { complaint, states } = firstComplaint(scenario);
     expect(complaint).toBeUndefined();
     expect(states).toBeGreaterThan(3);

@@ -6,8 +6,8 @@ import { Random } from "../support/generator.ts";
 import { PowerCutStorage } from "../support/powercut.ts";
 import { buildCowd, buildHosted, descriptorText, type Grain } from "../support/vmdk-build.ts";
 import { brokenVmdk, contentIdOf } from "../support/vmdk-inspect.ts";
+import { scattered } from "./blockScenarios.ts";
 import { guestScenario, openNow, type Scenario } from "./scenario.ts";
-import type { Guest } from "./guest.ts";
 import { taskScenario } from "./taskScenarios.ts";
 
 const KIB = 1024, SIZE = 96 * KIB;
@@ -24,22 +24,6 @@ function made(build: (grains: ReadonlyMap<number, Grain>) => Uint8Array, size = 
 
 function hosted(more: Partial<Parameters<typeof buildHosted>[0]>, sectors = SIZE / 512): (grains: ReadonlyMap<number, Grain>) => Uint8Array {
   return (grains) => buildHosted({ sectors, grain: 1, grains, perTable: 128, descriptor: descriptorText("monolithicSparse", [`RW ${sectors} SPARSE "top"`]), ...more });
-}
-
-function work(guest: Guest, reopen: () => void): void {
-  for (let i = 0; i < 4; i++) {
-    void guest.fill(((i * 37) % 90) * KIB + 100, 700, i + 1);
-    void guest.fill(i * 512, 512, i + 11);
-    if (i % 2 === 1) void guest.flush();
-  }
-  void guest.zero(20 * KIB, 3 * KIB);
-  guest.discard(0, KIB);
-  void guest.fill(95 * KIB, KIB, 31);
-  void guest.flush();
-  reopen();
-  void guest.fill(60 * KIB, 2000, 41);
-  void guest.fill(100, 300, 42);
-  void guest.flush();
 }
 
 /** Before anything else changes there is a new content ID, by which children know. */
@@ -83,10 +67,10 @@ const several: Scenario[] = [
 }));
 
 export const VMDK: readonly Scenario[] = [
-  guestScenario({ name: "a hosted sparse VMDK", format, image: made(hosted({})), work, demand: renewed }),
-  guestScenario({ name: "a VMDK whose grain tables are made when they are needed", format, image: made(hosted({ sparseTables: true })), work, demand: renewed }),
-  guestScenario({ name: "a VMDK with grains of zeros", format, image: made(hosted({ sparseTables: "zero", zeroGrain: true, version: 2 })), work, demand: renewed }),
-  guestScenario({ name: "a COWD", format, image: made((grains) => buildCowd({ sectors: SIZE / 512, grain: 1, grains })), work }),
+  guestScenario({ name: "a hosted sparse VMDK", format, image: made(hosted({})), work: scattered, demand: renewed }),
+  guestScenario({ name: "a VMDK whose grain tables are made when they are needed", format, image: made(hosted({ sparseTables: true })), work: scattered, demand: renewed }),
+  guestScenario({ name: "a VMDK with grains of zeros", format, image: made(hosted({ sparseTables: "zero", zeroGrain: true, version: 2 })), work: scattered, demand: renewed }),
+  guestScenario({ name: "a COWD", format, image: made((grains) => buildCowd({ sectors: SIZE / 512, grain: 1, grains })), work: scattered }),
   guestScenario({
     name: "a VMDK whose grain tables do not fit the cache", format, options: { tableCache: 1 }, image: made(hosted({ redundant: false }, 1024), 512 * KIB),
     work: (guest) => {
