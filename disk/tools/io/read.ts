@@ -38,7 +38,8 @@ async function readAndTell(session: Session, reading: Reading): Promise<void> {
 
 const shown = (given: Given) => ({ show: given.has("v"), quiet: given.has("q"), terse: given.has("C") });
 
-function patternOf(given: Given): number | undefined {
+/** `-P`. */
+export function patternOf(given: Given): number | undefined {
   const text = given.value("P");
   return text === undefined ? undefined : patternArgument(text);
 }

@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { type Command, Failed, Misused } from "./command.ts";
 import type { Given } from "./flags.ts";
-import { bytesArgument, MAX_REQUEST, patternArgument } from "./numbers.ts";
-import { lengthsArgument, VMSTATE } from "./read.ts";
+import { bytesArgument, MAX_REQUEST } from "./numbers.ts";
+import { lengthsArgument, patternOf, VMSTATE } from "./read.ts";
 import { report } from "./report.ts";
 import type { Session } from "./session.ts";
 
@@ -18,11 +18,6 @@ async function writeAndTell(session: Session, given: Given, name: string, offset
 }
 
 const filled = (length: number, given: Given): Uint8Array => new Uint8Array(length).fill(patternOf(given) ?? FILL);
-
-function patternOf(given: Given): number | undefined {
-  const text = given.value("P");
-  return text === undefined ? undefined : patternArgument(text);
-}
 
 /** A file's bytes, over and over. */
 async function fromFile(path: string, length: number): Promise<Uint8Array> {
