@@ -136,3 +136,17 @@ export async function takeTurns(random: Random, image: QemuImage, size: number, 
   }
   expectBytes(await image.bytes(), image.contents(), "what we read in the end");
 }
+
+/** QEMU writes 64 KiB at each place, in GiB; we find them with a cache of a few slices, and write as much 1.25 GiB on; QEMU finds both. */
+export async function expectFarApart(image: QemuImage, gibs: readonly number[]): Promise<void> {
+  const GIB = 2 ** 30, places = gibs.map((at) => at * GIB);
+  image.io(...places.map((at, i) => `write -q -P ${i + 1} ${at} 64k`));
+  const disk = await image.open({ tableCache: 1 }), some = new Uint8Array(2 ** 16);
+  for (const [i, at] of places.entries()) {
+    await disk.read(at, some);
+    expect(new Set(some)).toEqual(new Set([i + 1]));
+    await disk.write(at + 5 * GIB / 4, some.fill(i + 101));
+  }
+  await disk.close();
+  image.io(...places.flatMap((at, i) => [`read -q -P ${i + 101} ${at + 5 * GIB / 4} 64k`, `read -q -P ${i + 1} ${at} 64k`]));
+}
